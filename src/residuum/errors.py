@@ -1,0 +1,26 @@
+"""What the user got wrong, said in one line: what was got, what is allowed, what to do next."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """Bad input. The message is one line; the command line prints it and exits with code 2."""
+
+
+def unknown_name(kind: str, got: str, allowed: Iterable[str], hint: str = "") -> UserError:
+    """An error for a name that is not in a list, with the nearest right ones.
+
+    `hint` tells where the whole list is; without it the list is printed.
+    """
+    names = sorted(allowed)
+    near = get_close_matches(got, names, n=3, cutoff=0.5)
+    where = hint or f"allowed: {', '.join(names)}"
+    if near:
+        return UserError(f"unknown {kind} {got!r}; did you mean {' or '.join(near)}? ({where})")
+    return UserError(f"unknown {kind} {got!r}; {where}")
+
+
+def missing_extra(package: str, extra: str, purpose: str) -> UserError:
+    """An error for an optional dependency that is not installed, with the line that installs it."""
+    return UserError(f"{purpose} needs {package}, which is not installed; run: pip install 'residuum[{extra}]'")

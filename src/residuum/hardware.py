@@ -1,0 +1,88 @@
+"""What this machine has: the device to compute on, the precision it is good at, and the facts a run records."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from residuum.errors import UserError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
+    """The device called `name`: "auto" (CUDA, else Apple's MPS, else the CPU), "cpu", "cuda", "cuda:1" or "mps".
+
+    Raises UserError for an unknown name and for a device this machine lacks.
+    """
+    kind, _, number = name.partition(":")
+    if kind not in DEVICES or (number and not number.isdigit()):
+        raise UserError(f"unknown device {name!r}; allowed: auto, cpu, cuda, cuda:N, mps")
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if kind == "cuda":
+        return _cuda_device(name, int(number) if number else local_rank)
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device 'mps' was asked for, but this machine has none; use --device cpu")
+    return torch.device(kind)
+
+
+def _cuda_device(name: str, index: int) -> torch.device:
+    if not torch.cuda.is_available():
+        raise UserError(f"device {name!r} was asked for, but PyTorch finds no CUDA GPU here; use --device cpu")
+    count = torch.cuda.device_count()
+    if index >= count:
+        raise UserError(f"GPU {index} was asked for, but this machine has {count}, numbered from 0")
+    return torch.device("cuda", index)
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """The type the forward pass computes in: "fp32", "bf16", or "auto": bf16 where the processor has it in hardware."""
+    if name not in PRECISIONS:
+        raise UserError(f"unknown precision {name!r}; allowed: {', '.join(PRECISIONS)}")
+    if name == "auto":
+        return torch.bfloat16 if _has_fast_bf16(device) else torch.float32
+    return torch.bfloat16 if name == "bf16" else torch.float32
+
+
+def _has_fast_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Newer than PyTorch 2.11; without it the CPU is taken to have none.
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """The context a forward pass runs in; does nothing for fp32."""
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32)
+
+
+def default_workers(device: torch.device) -> int:
+    """How many processes decode images: one a core, less one where the CPU also trains, at most 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(16, cores - (device.type == "cpu")))
+
+
+def versions() -> dict[str, str]:
+    """The versions that decide a result: Python, the libraries and residuum."""
+    found = {"python": platform.python_version()}
+    for package in ("residuum", "torch", "torchvision", "numpy", "pillow", "safetensors"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def describe_hardware(device: torch.device) -> dict[str, str | int]:
+    """The processor, the core count and the device, in words."""
+    accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "device": accelerator,
+    }
