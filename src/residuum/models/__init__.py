@@ -1,0 +1,1 @@
+"""Residual networks as their papers define them, one file a paper, and the catalogue of their names."""

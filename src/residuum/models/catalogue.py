@@ -1,0 +1,196 @@
+"""The networks by name: one explicit dict, and a rule for the families that have a member for every n."""
+
+import itertools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from residuum.errors import UserError, unknown_name
+from residuum.models import doors, he2015, he2016, lecun1998, xie2017, zagoruyko2016
+from residuum.models.shortcuts import SHORTCUTS, ShortcutBuilder
+from residuum.models.trunk import ResNet
+
+Builder = Callable[..., nn.Module]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a paper trains its networks on: input (C, H, W) and number of classes."""
+
+    name: str
+    input_size: tuple[int, int, int]
+    classes: int
+
+
+IMAGENET = Task("imagenet", (3, 224, 224), 1000)
+CIFAR = Task("cifar", (3, 32, 32), 10)
+MNIST = Task("mnist", (1, 32, 32), 10)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A network: its builder, the paper (or library) that defines it, the task it was defined for.
+
+    has_shortcuts: whether the shortcut's kind, zero_gamma and drop_path can be chosen.
+    """
+
+    build: Builder
+    paper: str
+    task: Task
+    has_shortcuts: bool = True
+
+
+CATALOGUE: dict[str, Entry] = {
+    "resnet18": Entry(he2015.resnet18, "He 2015", IMAGENET),
+    "resnet34": Entry(he2015.resnet34, "He 2015", IMAGENET),
+    "resnet50": Entry(he2015.resnet50, "He 2015", IMAGENET),
+    "resnet101": Entry(he2015.resnet101, "He 2015", IMAGENET),
+    "resnet152": Entry(he2015.resnet152, "He 2015", IMAGENET),
+    "resnet50_v1_5": Entry(he2015.resnet50_v1_5, "He 2015, v1.5", IMAGENET),
+    "resnet101_v1_5": Entry(he2015.resnet101_v1_5, "He 2015, v1.5", IMAGENET),
+    "resnet152_v1_5": Entry(he2015.resnet152_v1_5, "He 2015, v1.5", IMAGENET),
+    "plain18": Entry(he2015.plain18, "He 2015", IMAGENET, has_shortcuts=False),
+    "plain34": Entry(he2015.plain34, "He 2015", IMAGENET, has_shortcuts=False),
+    "resnet20": Entry(partial(he2015.cifar_resnet, 3), "He 2015", CIFAR),
+    "resnet32": Entry(partial(he2015.cifar_resnet, 5), "He 2015", CIFAR),
+    "resnet44": Entry(partial(he2015.cifar_resnet, 7), "He 2015", CIFAR),
+    "resnet56": Entry(partial(he2015.cifar_resnet, 9), "He 2015", CIFAR),
+    "resnet110": Entry(partial(he2015.cifar_resnet, 18), "He 2015", CIFAR),
+    "resnet1202": Entry(partial(he2015.cifar_resnet, 200), "He 2015", CIFAR),
+    "plain20": Entry(partial(he2015.cifar_plain, 3), "He 2015", CIFAR, has_shortcuts=False),
+    "plain32": Entry(partial(he2015.cifar_plain, 5), "He 2015", CIFAR, has_shortcuts=False),
+    "plain44": Entry(partial(he2015.cifar_plain, 7), "He 2015", CIFAR, has_shortcuts=False),
+    "plain56": Entry(partial(he2015.cifar_plain, 9), "He 2015", CIFAR, has_shortcuts=False),
+    "plain110": Entry(partial(he2015.cifar_plain, 18), "He 2015", CIFAR, has_shortcuts=False),
+    "preact_resnet18": Entry(he2016.preact_resnet18, "He 2016", IMAGENET),
+    "preact_resnet34": Entry(he2016.preact_resnet34, "He 2016", IMAGENET),
+    "preact_resnet50": Entry(he2016.preact_resnet50, "He 2016", IMAGENET),
+    "preact_resnet101": Entry(he2016.preact_resnet101, "He 2016", IMAGENET),
+    "preact_resnet152": Entry(he2016.preact_resnet152, "He 2016", IMAGENET),
+    "preact_resnet200": Entry(he2016.preact_resnet200, "He 2016", IMAGENET),
+    "preact_resnet110": Entry(he2016.preact_resnet110, "He 2016", CIFAR),
+    "preact_resnet164": Entry(he2016.preact_resnet164, "He 2016", CIFAR),
+    "preact_resnet1001": Entry(he2016.preact_resnet1001, "He 2016", CIFAR),
+    "resnext50_32x4d": Entry(xie2017.resnext50_32x4d, "Xie 2017", IMAGENET),
+    "resnext101_32x4d": Entry(xie2017.resnext101_32x4d, "Xie 2017", IMAGENET),
+    "resnext101_32x8d": Entry(xie2017.resnext101_32x8d, "Xie 2017", IMAGENET),
+    "resnext101_64x4d": Entry(xie2017.resnext101_64x4d, "Xie 2017", IMAGENET),
+    "resnext29_8x64d": Entry(xie2017.resnext29_8x64d, "Xie 2017", CIFAR),
+    "resnext29_16x64d": Entry(xie2017.resnext29_16x64d, "Xie 2017", CIFAR),
+    "wide_resnet16_8": Entry(partial(zagoruyko2016.cifar_wide_resnet, 2, 8), "Zagoruyko 2016", CIFAR),
+    "wide_resnet28_10": Entry(partial(zagoruyko2016.cifar_wide_resnet, 4, 10), "Zagoruyko 2016", CIFAR),
+    "wide_resnet40_4": Entry(partial(zagoruyko2016.cifar_wide_resnet, 6, 4), "Zagoruyko 2016", CIFAR),
+    "wide_resnet50_2": Entry(zagoruyko2016.wide_resnet50_2, "Zagoruyko 2016", IMAGENET),
+    "wide_resnet101_2": Entry(zagoruyko2016.wide_resnet101_2, "Zagoruyko 2016", IMAGENET),
+    "lenet5": Entry(lecun1998.lenet5, "LeCun 1998", MNIST, has_shortcuts=False),
+}
+
+# Families with a member for every n >= 1, of depth 6n + offset; further numbers in the name go to the
+# builder. The dict above comes first: resnet50 and resnet152, though 6n+2, are the ImageNet nets.
+OPEN_FAMILIES: tuple[tuple[str, int, Entry], ...] = (
+    (r"resnet([1-9]\d*)", 2, Entry(he2015.cifar_resnet, "He 2015", CIFAR)),
+    (r"plain([1-9]\d*)", 2, Entry(he2015.cifar_plain, "He 2015", CIFAR, has_shortcuts=False)),
+    (r"wide_resnet([1-9]\d*)_([1-9]\d*)", 4, Entry(zagoruyko2016.cifar_wide_resnet, "Zagoruyko 2016", CIFAR)),
+)
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    in_channels: int = 3,
+    shortcut: str | None = None,
+    zero_gamma: bool = False,
+    drop_path: float = 0.0,
+) -> nn.Module:
+    """A newly initialised network: normalised images (N, in_channels, H, W) to logits (N, num_classes).
+
+    name: from `list_models`, any `resnet{6n+2}`, `plain{6n+2}` or `wide_resnet{6n+4}_{k}` (CIFAR),
+    `torchvision/NAME` or `timm/NAME`. num_classes: the paper's (1000 on ImageNet, 10 on CIFAR) unless given.
+    shortcut: A, B, C, none or gated instead of the network's own. zero_gamma: every residual branch starts at
+    zero (Goyal et al. 2017, section 5.1). drop_path in [0, 1): stochastic depth. Raises UserError for what
+    does not exist or does not fit the network.
+    """
+    entry = find(name)
+    if num_classes is not None and num_classes < 1:
+        raise UserError(f"num_classes is {num_classes}; a classifier needs at least 1")
+    if in_channels < 1:
+        raise UserError(f"in_channels is {in_channels}; an image has at least 1 channel (1 grey, 3 colour)")
+    if not 0 <= drop_path < 1:
+        raise UserError(f"drop_path is {drop_path}; it is a probability in [0, 1)")
+    options: dict[str, Any] = {"num_classes": num_classes or entry.task.classes, "in_channels": in_channels}
+    if shortcut is not None:
+        options["shortcut"] = _shortcut_builder(name, entry, shortcut)
+    if zero_gamma or drop_path:
+        _require_shortcuts(name, entry, shortcut, "zero_gamma" if zero_gamma else "drop_path")
+        options["drop_path"] = drop_path
+    network = entry.build(**options)
+    if zero_gamma:
+        assert isinstance(network, ResNet)
+        for unit in network.units():
+            unit.zero_residual()
+    return network
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The names that match a glob; without `*`, `?` or `[` in it, those that contain `pattern`.
+
+    `torchvision/...` and `timm/...` list that library. Open families have more members than the list shows.
+    """
+    door = pattern.partition("/")[0]
+    names = [f"{door}/{name}" for name in doors.DOORS[door].names()] if door in doors.DOORS else [*CATALOGUE]
+    glob = pattern if any(character in pattern for character in "*?[") else f"*{pattern}*"
+    return [name for name in names if fnmatchcase(name, glob)]
+
+
+def find(name: str) -> Entry:
+    """The entry of any name that `create_model` takes. Raises UserError, naming the nearest, for others."""
+    if name in CATALOGUE:
+        return CATALOGUE[name]
+    door, _, inner = name.partition("/")
+    if inner and door in doors.DOORS:
+        return _door_entry(door, inner)
+    for pattern, offset, family in OPEN_FAMILIES:
+        if match := re.fullmatch(pattern, name):
+            depth, *rest = map(int, match.groups())
+            n, remainder = divmod(depth - offset, 6)
+            if remainder or n < 1:
+                raise _wrong_depth(name, depth, offset)
+            return replace(family, build=partial(family.build, n, *rest))
+    raise unknown_name("network", name, CATALOGUE, "residuum models lists them all")
+
+
+def _door_entry(door: str, name: str) -> Entry:
+    library = doors.DOORS[door]
+    task = Task("imagenet", library.input_size(name), 1000)
+    return Entry(partial(library.build, name), door, task, has_shortcuts=False)
+
+
+def _wrong_depth(name: str, depth: int, offset: int) -> UserError:
+    def is_free(candidate: int) -> bool:
+        taken = CATALOGUE.get(name.replace(str(depth), str(candidate), 1))
+        return taken is None or taken.task is CIFAR
+
+    smallest = 6 + offset
+    below = [d for d in range(smallest, depth, 6) if is_free(d)][-1:]
+    above = next(d for d in itertools.count(max(smallest, depth + (offset - depth) % 6), 6) if is_free(d))
+    nearest = f"the nearest are {below[0]} and {above}" if below else f"the smallest is {above}"
+    return UserError(f"depth {depth} is not 6n+{offset}; {nearest}.")
+
+
+def _shortcut_builder(name: str, entry: Entry, shortcut: str) -> ShortcutBuilder:
+    if not entry.has_shortcuts:
+        raise UserError(f"{name} has no choice of shortcuts; leave out shortcut={shortcut!r} or take another network")
+    if shortcut not in SHORTCUTS:
+        raise unknown_name("shortcut", shortcut, SHORTCUTS)
+    return SHORTCUTS[shortcut]
+
+
+def _require_shortcuts(name: str, entry: Entry, shortcut: str | None, option: str) -> None:
+    if not entry.has_shortcuts or shortcut == "none":
+        raise UserError(f"{option} needs residuum's own residual units with shortcuts, and {name} is built without")
