@@ -1,0 +1,1 @@
+"""From a data spec to batches on the device: sources, decoding, augmentation, loaders."""

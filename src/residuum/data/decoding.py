@@ -1,0 +1,188 @@
+"""Image files to uint8 arrays: each gives a defined result or a named refusal, nothing else."""
+
+import io
+import logging
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+MAX_PIXELS = 2**28 * 2 // 3  # 179 million, half a gigabyte in RGB: Pillow, too, refuses more as a bomb
+GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
+
+# Pillow warns of what is a defined result or a refusal here. A filter and not `catch_warnings`, which swaps
+# the process-wide list back and forth and is not safe among threads. Its log has no handler of its own, and
+# would go to the terminal.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+_WHITE = (255, 255, 255, 255)
+_UPRIGHT = {  # EXIF orientation -> what turns the stored image into the one to be seen
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_QUARTER_TURNS = frozenset({5, 6, 7, 8})
+_ORIENTATION_TAG = 0x0112
+
+
+class BadImage(Exception):  # noqa: N818 - a fact about a file that is counted and reported, more than an error
+    """A file that gives no image. `name` says which, `reason` why, in a few words."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)  # both, so that it survives pickling between processes
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+class _UnknownRangeError(ValueError):
+    pass
+
+
+class ImageFacts(NamedTuple):
+    """What a header tells: width and height in pixels as seen (EXIF applied); Pillow's mode ("L", "RGB")."""
+
+    width: int
+    height: int
+    mode: str
+
+
+def decode(source: bytes | Path, name: str, channels: int) -> NDArray[np.uint8]:
+    """The image in a file or in its bytes as (H, W, channels) uint8, channels 1 (luma, ITU-R 601) or 3 (RGB).
+
+    EXIF orientation is applied; the first frame of an animation is taken; transparency is composited over
+    white. 16-bit grey is divided by 257 and rounded (16-bit colour keeps its high bytes); 32-bit integers are
+    read as 16-bit ones and floats as [0, 1] or else [0, 255], and refused outside those ranges. Raises
+    BadImage for all that gives no image: missing, empty, truncated, damaged, none of FORMATS (told by
+    content), more than MAX_PIXELS pixels (told by the header).
+    """
+    assert channels in (1, 3)
+    with _opened(source, name) as image:
+        image.load()
+        orientation = _orientation(image)
+        upright = image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+        pixels = np.array(_to_8_bit(upright).convert("L" if channels == 1 else "RGB"))
+    return pixels[:, :, None] if channels == 1 else pixels
+
+
+def probe(source: bytes | Path, name: str) -> ImageFacts:
+    """Size and mode from the header alone; the pixels may still be damaged. Raises BadImage as `decode`."""
+    with _opened(source, name) as image:
+        width, height = image.size
+        if _turns_when_loaded(image) and _orientation(image) in _QUARTER_TURNS:
+            width, height = height, width
+        return ImageFacts(width, height, image.mode)
+
+
+def _turns_when_loaded(image: Image.Image) -> bool:
+    if image.format == "TIFF":  # whose plugin gives the size as turned already
+        return False
+    # A PNG may keep EXIF behind its pixels; asking for what is not seen yet would decode all of them.
+    return image.format != "PNG" or "exif" in image.info
+
+
+def read_bytes(path: Path, name: str) -> bytes:
+    """A file as it is stored, undecoded. Raises BadImage where it is missing, empty or unreadable."""
+    try:
+        with _stream(path, name) as stream:
+            return stream.read()
+    except OSError as error:
+        raise BadImage(name, _reason(error)) from error
+
+
+@contextmanager
+def _opened(source: bytes | Path, name: str) -> Iterator[Image.Image]:
+    try:
+        with _stream(source, name) as stream, Image.open(stream, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            yield image
+    except BadImage:
+        raise
+    except Exception as error:
+        # On hostile bytes Pillow raises nearly anything; this is the one door for all of it.
+        raise BadImage(name, _reason(error)) from error
+
+
+def _stream(source: bytes | Path, name: str) -> BinaryIO:
+    if isinstance(source, bytes):
+        if not source:
+            raise BadImage(name, "empty (0 bytes)")
+        return io.BytesIO(source)
+    status = os.stat(source)
+    if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
+        raise BadImage(name, "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file")
+    if not status.st_size:
+        raise BadImage(name, "empty (0 bytes)")
+    return open(source, "rb")
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case FileNotFoundError():
+            return "no such file"
+        case PermissionError():
+            return "no permission to read it"
+        case UnidentifiedImageError():
+            return f"not an image, or a damaged header (read are {', '.join(FORMATS)})"
+        case Image.DecompressionBombError():
+            return f"more than {MAX_PIXELS:,} pixels"
+        case MemoryError():
+            return "too big for the memory of this machine"
+        case _UnknownRangeError():
+            return str(error)
+    text = " ".join(str(error).split())[:120]
+    if "truncated" in text.lower() or isinstance(error, EOFError):
+        return "truncated"
+    return f"damaged ({text or type(error).__name__})"
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # EXIF that cannot be read says nothing about the pixels, which may be sound
+        return 1
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return Image.fromarray(_from_integers(np.asarray(image)))
+    if image.mode == "F":
+        return Image.fromarray(_from_floats(np.asarray(image)))
+    if image.mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        assert converted is not None
+        return converted
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, _WHITE), rgba)
+    return image
+
+
+def _from_integers(values: NDArray[np.integer]) -> NDArray[np.uint8]:
+    if values.min() < 0 or values.max() > 65535:
+        raise _UnknownRangeError("32-bit values outside 0 to 65535: their range is unknown")
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _from_floats(values: NDArray[np.floating]) -> NDArray[np.uint8]:
+    low, high = float(values.min()), float(values.max())
+    if not 0 <= low <= high <= 255:  # also false for NaN
+        raise _UnknownRangeError("float values outside 0 to 255: their range is unknown")
+    return np.rint(values * (255 if high <= 1 else 1)).astype(np.uint8)

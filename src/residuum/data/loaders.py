@@ -1,0 +1,176 @@
+"""Batches for training and evaluation, from memory or from files alike."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from residuum.data.augmentations import Augmentation, Augmenter
+from residuum.data.decoding import BadImage
+from residuum.data.preprocessing import ChannelStatistics, Preprocessing
+from residuum.data.splits import Indices, Split
+from residuum.data.storage import (
+    FileImages,
+    Images,
+    Kind,
+    LoaderSettings,
+    MemoryImages,
+    Request,
+    Views,
+    open_images,
+)
+from residuum.errors import UserError
+from residuum.randomness import permutation
+
+Order = Callable[[int], list[Indices]]
+"""epoch -> the sample indices of each of its batches."""
+
+
+@dataclass
+class Batch:
+    """Some samples, ready for the network.
+
+    images: float32 (N, C, S, S), normalised, on the device; labels: int64 (N,), or float32 (N, K) where
+    samples have several classes or are mixed; indices: int64 (N,), which samples these are; bad and
+    bad_indices: what should have been here and could not be read.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Indices
+    bad: tuple[BadImage, ...]
+    bad_indices: Indices
+
+
+class Loader:
+    """The batches of any epoch. Made by `train_loader` and `evaluation_loader`.
+
+    Without `augment`, a batch of which nothing can be read has no images; with it, that is a UserError.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        order: Order,
+        length: int,
+        preprocessing: Preprocessing,
+        device: torch.device,
+        augment: Augmenter | None = None,
+    ) -> None:
+        self._images, self._order, self._length = images, order, length
+        self._preprocessing, self._device, self._augment = preprocessing, device, augment
+        labels = torch.from_numpy(np.ascontiguousarray(images.split.labels))
+        self._labels = labels.long() if labels.ndim == 1 else labels.float()
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def split(self) -> Split:
+        """What the batches are taken from."""
+        return self._images.split
+
+    @property
+    def kind(self) -> Kind:
+        """Where the images are kept."""
+        return self._images.kind
+
+    @property
+    def bad(self) -> tuple[BadImage, ...]:
+        """What could not be read so far, in the split's order."""
+        return tuple(self._images.bad[index] for index in sorted(self._images.bad))
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The epoch's batches from number `start` on, the same as after running through those before it.
+
+        Raises UserError when a worker process dies. One iteration at a time.
+        """
+        requests = [Request(epoch, indices) for indices in self._order(epoch)[start:]]
+        for number, views in enumerate(self._images.read(requests), start):
+            yield self._batch(views, epoch, number)
+
+    def _batch(self, views: Views, epoch: int, number: int) -> Batch:
+        images = views.images.to(self._device, non_blocking=True)
+        labels = self._labels[torch.from_numpy(views.indices)].to(self._device, non_blocking=True)
+        bad = tuple(views.bad.values()), np.array(list(views.bad), dtype=np.int64)
+        if self._augment is None:
+            return Batch(self._preprocessing.normalise(images), labels, views.indices, *bad)
+        if not len(images):
+            raise UserError(f"none of the {len(bad[0])} images of a batch can be read; the first is {bad[0][0]}")
+        images, labels = self._augment(images, labels, epoch, number, views.indices)
+        return Batch(images, labels, views.indices, *bad)
+
+
+def train_loader(
+    source: Split | Images,
+    preprocessing: Preprocessing,
+    augmentation: Augmentation,
+    *,
+    classes: int,
+    batch_size: int,
+    settings: LoaderSettings,
+    colours: ChannelStatistics | None = None,
+) -> Loader:
+    """Augmented batches in a random order of (settings.seed, epoch): every image at most once an epoch.
+
+    An epoch has floor(N / global batch) full batches, where the global batch is `batch_size` times the number
+    of processes, and each process gets its slice of each; with fewer images, one batch of them all. A bad
+    file is left out of its batch. source: a split, or what `open_images` made of it with the same geometry
+    and augmentation; colours: the statistics that `lighting` needs.
+    """
+    images = _images(source, preprocessing, augmentation, settings)
+    _check_labels(images.split)
+    if augmentation.lighting and preprocessing.channels != 3:
+        raise UserError("lighting shifts colours, and these images are grey; set lighting to 0")
+    order, length = _training_order(len(images.split), batch_size, settings)
+    augment = Augmenter(augmentation, preprocessing, settings.seed, classes, colours)
+    return Loader(images, order, length, preprocessing, settings.device, augment)
+
+
+def evaluation_loader(
+    source: Split | Images, preprocessing: Preprocessing, *, batch_size: int, settings: LoaderSettings
+) -> Loader:
+    """Centre views in the split's order, each exactly once over all processes; the last batch may be smaller.
+
+    Process r of n gets the samples r, r + n, ... Bad files are reported in their batches, whatever `strict`
+    says.
+    """
+    settings = replace(settings, strict=False)
+    images = _images(source, preprocessing, Augmentation(), settings)
+    mine = np.arange(settings.world.rank, len(images.split), settings.world.size)
+    batches = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
+    return Loader(images, lambda epoch: batches, len(batches), preprocessing, settings.device)
+
+
+def _images(
+    source: Split | Images,
+    preprocessing: Preprocessing,
+    augmentation: Augmentation,
+    settings: LoaderSettings,
+) -> Images:
+    if isinstance(source, MemoryImages | FileImages):
+        return source
+    return open_images(source, preprocessing, augmentation, settings)
+
+
+def _check_labels(split: Split) -> None:
+    unknown = int((split.labels < 0).sum())
+    if unknown:
+        raise UserError(f"{unknown} training images have no class of the class list; leave them out of the data")
+
+
+def _training_order(length: int, batch_size: int, settings: LoaderSettings) -> tuple[Order, int]:
+    """The order, and how many batches it has."""
+    world, seed = settings.world, settings.seed
+    if length < world.size:
+        raise UserError(f"{length} training images for {world.size} processes; each needs one at least")
+    share = min(batch_size, length // world.size)  # all there is, where one global batch is more
+    count = length // (share * world.size)
+
+    def batches(epoch: int) -> list[Indices]:
+        order = permutation(seed, "order", epoch, length)[: count * world.size * share]
+        return list(order.reshape(count, world.size, share)[:, world.rank])
+
+    return batches, count

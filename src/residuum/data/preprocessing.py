@@ -1,0 +1,201 @@
+"""From a decoded image to the network's input, alike wherever a model is used; and its statistics."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from residuum.errors import UserError, unknown_name
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Per-channel mean of ImageNet's training images in [0, 1], as torchvision and timm use it."""
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+INTERPOLATIONS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Preprocessing:
+    """What a network's input is: its geometry (`view`) and its normalisation (`normalise`).
+
+    channels: 1 or 3; size: height and width in pixels; crop_pct: share of the resized shorter side that the
+    centre crop keeps, in (0, 1]; mean, std: one number a channel for images in [0, 1]; mean_image: float32
+    (channels, size, size), subtracted instead of `mean` where there is one (He et al. 2015, per-pixel mean).
+    Raises UserError for values outside these.
+    """
+
+    channels: int
+    size: int
+    crop_pct: float = 1.0
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    mean_image: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise UserError(f"{self.channels} channels; images have 1 (grey) or 3 (colour)")
+        if self.size < 1:
+            raise UserError(f"image size {self.size}; it is a number of pixels, at least 1")
+        if not 0 < self.crop_pct <= 1:
+            raise UserError(f"crop_pct {self.crop_pct}; it is a share of the shorter side, above 0 and at most 1")
+        if self.interpolation not in INTERPOLATIONS:
+            raise unknown_name("interpolation", self.interpolation, INTERPOLATIONS)
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise UserError(
+                f"{len(self.mean)} means and {len(self.std)} standard deviations; "
+                f"give {self.channels} of each, one a channel"
+            )
+        shape = (self.channels, self.size, self.size)
+        if self.mean_image is not None and self.mean_image.shape != shape:
+            raise UserError(f"a mean image of shape {self.mean_image.shape}; this preprocessing needs {shape}")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Preprocessing) or self.to_config() != other.to_config():
+            return False
+        if self.mean_image is None or other.mean_image is None:
+            return self.mean_image is other.mean_image
+        return np.array_equal(self.mean_image, other.mean_image)
+
+    def __hash__(self) -> int:
+        return hash((self.channels, self.size, self.crop_pct, self.interpolation, self.mean, self.std))
+
+    @property
+    def resized_side(self) -> int:
+        """What the shorter side becomes before the crop: timm's floor(size / crop_pct).
+
+        The small addend keeps a crop_pct that was itself computed as size / side from falling one pixel
+        short.
+        """
+        return math.floor(self.size / self.crop_pct + 1e-6)
+
+    def view(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The (size, size, channels) centre of an (H, W, channels) image resized to `resized_side`.
+
+        Bit for bit torchvision's Resize and CenterCrop on a PIL image. A larger image is reduced with
+        anti-aliasing, a smaller one is enlarged.
+        """
+        height, width = image.shape[:2]
+        shorter, longer = min(height, width), max(height, width)
+        if shorter != self.resized_side:
+            other = int(self.resized_side * longer / shorter)
+            new = (self.resized_side, other) if width <= height else (other, self.resized_side)
+            image = _resize(image, new, INTERPOLATIONS[self.interpolation])
+            height, width = image.shape[:2]
+        top, left = round((height - self.size) / 2.0), round((width - self.size) / 2.0)
+        return image[top : top + self.size, left : left + self.size]
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """(N, C, S, S) uint8, or float32 in [0, 1], to float32: less the mean, over the deviation."""
+        unit = images.float().div_(255) if images.dtype == torch.uint8 else images
+        mean, std = _constants(self, images.device)
+        centred = unit - mean
+        return centred if std is None else centred.div_(std)
+
+    def to_config(self) -> dict[str, Any]:
+        """A dict for JSON in timm's keys. A mean image is only announced (`"mean_image": True`), not held."""
+        config: dict[str, Any] = {
+            "input_size": [self.channels, self.size, self.size],
+            "crop_pct": self.crop_pct,
+            "crop_mode": "center",
+            "interpolation": self.interpolation,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+        return config if self.mean_image is None else config | {"mean_image": True}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], mean_image: NDArray[np.float32] | None = None) -> Self:
+        """The inverse of `to_config`; also reads timm's `pretrained_cfg`, whose further keys are ignored.
+
+        Raises UserError for a geometry we would not reproduce, and where an announced mean image is not
+        given.
+        """
+        channels, height, width = config["input_size"]
+        if height != width:
+            raise UserError(f"input size {height}x{width}; only square inputs are supported")
+        if config.get("crop_mode", "center") != "center":
+            raise UserError(f"crop mode {config['crop_mode']!r}; only 'center' is supported")
+        if config.get("mean_image", False) != (mean_image is not None):
+            raise UserError("the configuration and the files disagree on a mean image; save the model again")
+        return cls(
+            channels=channels,
+            size=height,
+            crop_pct=config.get("crop_pct", 1.0),
+            interpolation=config.get("interpolation", "bilinear"),
+            mean=tuple(config["mean"]),
+            std=tuple(config["std"]),
+            mean_image=mean_image,
+        )
+
+
+def _resize(image: NDArray[np.uint8], size: tuple[int, int], resample: Image.Resampling) -> NDArray[np.uint8]:
+    grey = image.shape[2] == 1
+    resized = np.asarray(Image.fromarray(image[:, :, 0] if grey else image).resize(size, resample))
+    return resized[:, :, None] if grey else resized
+
+
+@lru_cache(maxsize=16)
+def _constants(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Mean and standard deviation ready to broadcast; None for a deviation of one, which changes nothing."""
+    image = preprocessing.mean_image
+    mean = torch.tensor(preprocessing.mean)[:, None, None] if image is None else torch.from_numpy(image)
+    std = None if set(preprocessing.std) == {1.0} else torch.tensor(preprocessing.std)[:, None, None].to(device)
+    return mean.to(device), std
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelStatistics:
+    """Statistics of training images in [0, 1].
+
+    mean, std: (C,) per channel, over all pixels (std: population, at least 1/255); mean_image: float32 (C, S,
+    S); eigenvalues (C,), largest first, and eigenvectors (C, C), one a column, of the channels' covariance.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    mean_image: NDArray[np.float32]
+    eigenvalues: NDArray[np.float64]
+    eigenvectors: NDArray[np.float64]
+
+
+def statistics(batches: Iterable[Tensor]) -> ChannelStatistics:
+    """Statistics of all images in `batches` of uint8 (N, C, S, S), taken in one pass.
+
+    The sums are whole numbers below 2**53, so float64 holds them exactly: the result does not depend on how
+    the images are grouped. Raises UserError when there is no image.
+    """
+    images, image_sum, products = 0, torch.zeros(()), torch.zeros(())
+    for batch in batches:
+        for start in range(0, len(batch), 64):  # float64 is eight times the size of uint8
+            values = batch[start : start + 64].cpu().double()
+            pixels = values.transpose(0, 1).flatten(1)
+            image_sum = image_sum + values.sum(0)
+            products = products + pixels @ pixels.T
+            images += len(values)
+    if images == 0:
+        raise UserError("no readable training image; run `residuum check` on the data")
+    height, width = image_sum.shape[1:]
+    count = images * height * width
+    mean = image_sum.sum((1, 2)).numpy() / count
+    covariance = products.numpy() / count - np.outer(mean, mean)
+    eigenvalues, eigenvectors = np.linalg.eigh(covariance / 255**2)
+    std = np.sqrt(np.clip(np.diag(covariance), 1.0, None))
+    return ChannelStatistics(
+        mean=tuple((mean / 255).tolist()),
+        std=tuple((std / 255).tolist()),
+        mean_image=(image_sum.numpy() / (255 * images)).astype(np.float32),
+        eigenvalues=np.clip(eigenvalues[::-1], 0, None),
+        eigenvectors=np.ascontiguousarray(eigenvectors[:, ::-1]),
+    )
