@@ -1,0 +1,98 @@
+"""Weights to start from: of an own run, of a file from elsewhere, or downloaded from torchvision or timm."""
+
+from pathlib import Path
+
+from torch import nn
+
+from residuum.errors import UserError
+from residuum.models.catalogue import find
+from residuum.models.translate import check_origin, our_name_for, translate
+from residuum.state_dicts import StateDict, first_layer, head, load_state_dict, read_state_dict
+from residuum.weights import CONFIG, WEIGHTS, model_folder, read_architecture
+
+
+def load_weights(network: nn.Module, name: str, source: str) -> list[str]:
+    """Load the weights of `source` into `network`, the catalogue's `name`; returns notes on what was adapted.
+
+    source: a run or model folder, a `.safetensors` or `torch.save` file, `torchvision/NAME` or `timm/NAME`
+    (downloaded). A head for another number of classes stays as it was initialised. Weights for colour are
+    summed over the three channels for a grey network, which gives what grey images in three channels gave.
+    Raises UserError, before any download, for weights known to be of another network, and when they are
+    missing, damaged or do not fit.
+    """
+    state = translate(_read(name, source), name)
+    renewed, notes = _without_other_classes(network, state, source)
+    notes += _with_channels(network, state, source)
+    load_state_dict(network, state, source, optional=renewed)
+    return notes
+
+
+def _read(name: str, source: str) -> StateDict:
+    path = Path(source)
+    if path.is_dir():
+        path = model_folder(path) / WEIGHTS
+    if path.exists():
+        _check_file(name, path)
+        return read_state_dict(path)
+    library, _, model = source.partition("/")
+    if library not in _DOWNLOADS or not model:
+        raise UserError(f"no weights at {source}; give a run folder, a .safetensors or .pth file, or torchvision/NAME")
+    find(source)  # refuses a name that the library does not have
+    check_origin(name, source)
+    try:
+        return _DOWNLOADS[library](model)
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{source} cannot be downloaded ({reason}); check the connection, or give a file") from None
+
+
+def _check_file(name: str, path: Path) -> None:
+    # Weights can fit by name and shape where the networks differ: residual and plain, v1.5 and v1.
+    if not (path.parent / CONFIG).is_file():
+        check_origin(name, path.name)
+        return
+    found = read_architecture(path.parent)
+    check_origin(name, found)
+    if our_name_for(found) is None and found != name:  # one of ours that no list holds, such as resnet26
+        raise UserError(f"{path} holds the weights of {found}, not of {name}; choose the network by -m {found}")
+
+
+def _from_torchvision(model: str) -> StateDict:
+    from torchvision.models import get_model_weights
+
+    return dict(get_model_weights(model).DEFAULT.get_state_dict(progress=False, check_hash=True))
+
+
+def _from_timm(model: str) -> StateDict:
+    import timm
+
+    return dict(timm.create_model(model, pretrained=True).state_dict())
+
+
+_DOWNLOADS = {"torchvision": _from_torchvision, "timm": _from_timm}
+
+
+def _without_other_classes(network: nn.Module, state: StateDict, source: str) -> tuple[list[str], list[str]]:
+    """Takes a head for another number of classes out of `state`; returns the names taken out, and a note."""
+    name, own = head(network)
+    given = state.get(f"{name}.weight")
+    if given is None or given.shape == own.weight.shape or given.shape[1:] != own.weight.shape[1:]:
+        return [], []
+    renewed = [key for key in (f"{name}.weight", f"{name}.bias") if state.pop(key, None) is not None]
+    note = f"{source} knows {len(given)} classes, not {len(own.weight)}: the last layer starts anew."
+    return renewed, [note]
+
+
+def _with_channels(network: nn.Module, state: StateDict, source: str) -> list[str]:
+    """Sums the first convolution of `state` over colours where `network` sees grey images; returns a note."""
+    name, own = first_layer(network)
+    given = state.get(f"{name}.weight")
+    if given is None or given.dim() != 4 or given.shape[1] == own.weight.shape[1]:
+        return []
+    if (given.shape[1], own.weight.shape[1]) != (3, 1):
+        raise UserError(
+            f"{source} has {given.shape[1]} input channels, this network {own.weight.shape[1]}; "
+            f"set data.channels={given.shape[1]}"
+        )
+    state[f"{name}.weight"] = given.sum(dim=1, keepdim=True)
+    return [f"The weights of {name} are summed over colours: the images are grey."]

@@ -1,0 +1,218 @@
+"""A trained model as a value and as a folder: weights, architecture, classes, preprocessing, provenance.
+
+The folder is in the Hub layout: `model.safetensors` and a `config.json` in timm's schema, with a section
+"residuum" for what timm has no word for. Where the network is timm's, `architecture` names it and timm loads
+the folder; elsewhere it is "residuum_NAME", which timm refuses: a network of the paper is never taken for
+another under the same name.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save
+from torch import nn
+
+from residuum.data.preprocessing import Preprocessing
+from residuum.errors import UserError
+from residuum.files import whole_folder, write_json
+from residuum.models.catalogue import create_model
+from residuum.models.translate import OUR_NAMES
+from residuum.state_dicts import first_layer, head, load_state_dict, read_state_dict
+
+WEIGHTS, CONFIG, MEAN_IMAGE = "model.safetensors", "config.json", "preprocessing.safetensors"
+
+# Where the names of the weights are the same, too; those of resnetv2 are not.
+_OUR_NAMES = {theirs: ours for theirs, ours in OUR_NAMES.items() if not theirs.startswith("resnetv2")}
+_TIMM_NAMES = {ours: theirs for theirs, ours in _OUR_NAMES.items()}
+_PREFIX, _SECTION = "residuum_", "residuum"
+_REQUIRED: dict[str, type] = {"architecture": str, "num_classes": int, "pretrained_cfg": dict}
+_OPTIONAL: dict[str, type] = {"model_args": dict, _SECTION: dict}
+_HARMLESS_TIMM_ARGS = ("num_classes", "in_chans", "drop_rate", "drop_path_rate")
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network with all that its use needs.
+
+    architecture and model_args are what `create_model` is given to build it anew; classes names its outputs
+    in order; with multi_label each output is a yes or no of its own. provenance is free-form JSON: recipe,
+    data, seed, versions.
+    """
+
+    network: nn.Module
+    architecture: str
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    multi_label: bool = False
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_model(folder: str | Path, classifier: Classifier) -> None:
+    """Write the model to `folder`, whole or not at all; a model that is there already is replaced.
+
+    Raises UserError for a folder that holds anything else, which replacing would delete.
+    """
+    target = Path(folder)
+    others = {file.name for file in target.iterdir()} - {WEIGHTS, CONFIG, MEAN_IMAGE} if target.is_dir() else ()
+    if others:
+        raise UserError(f"{folder} holds {min(others)}, which is no part of a model; save it in a folder of its own")
+    state = classifier.network.state_dict()
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    mean_image = classifier.preprocessing.mean_image
+    with whole_folder(target) as temporary:
+        (temporary / WEIGHTS).write_bytes(save(weights, {"format": "pt"}))
+        if mean_image is not None:
+            (temporary / MEAN_IMAGE).write_bytes(save({"mean_image": torch.from_numpy(mean_image)}))
+        write_json(temporary / CONFIG, _config(classifier))
+
+
+def _config(classifier: Classifier) -> dict[str, Any]:
+    timm_name = _timm_name(classifier.architecture, classifier.model_args)
+    head_name, last = head(classifier.network)
+    num_classes = {"num_classes": len(classifier.classes)}
+    timm_args = {**num_classes, "in_chans": classifier.preprocessing.channels}
+    preprocessing = classifier.preprocessing.to_config()
+    mean_image = preprocessing.pop("mean_image", False)  # timm refuses keys it does not know
+    return {
+        "architecture": timm_name or f"{_PREFIX}{classifier.architecture}",
+        **num_classes,
+        "num_features": last.weight.shape[1],
+        "label_names": list(classifier.classes),
+        "model_args": timm_args if timm_name else dict(classifier.model_args),
+        "pretrained_cfg": {
+            **preprocessing,
+            **num_classes,
+            "first_conv": first_layer(classifier.network)[0],
+            "classifier": head_name,
+        },
+        _SECTION: {
+            "architecture": classifier.architecture,
+            "model_args": dict(classifier.model_args),
+            "multi_label": classifier.multi_label,
+            "mean_image": mean_image,
+            "provenance": dict(classifier.provenance),
+        },
+    }
+
+
+def _timm_name(architecture: str, model_args: Mapping[str, Any]) -> str | None:
+    """What timm calls this very network; None if it does not have it."""
+    if architecture.startswith("timm/"):
+        return architecture.removeprefix("timm/").partition(".")[0]  # without the tag of weights
+    return _TIMM_NAMES.get(architecture) if model_args.get("shortcut") in (None, "B") else None
+
+
+def load(path: str | Path) -> Classifier:
+    """The model in a run folder, in its `model/` folder, or in a folder that timm has saved (the Hub layout).
+
+    The network is on the CPU, in evaluation mode. Without `label_names` the classes are "0", "1", … . Raises
+    UserError when anything is missing, damaged, or does not fit the rest.
+    """
+    folder = model_folder(Path(path))
+    where = folder / CONFIG
+    config = _read_config(where)
+    architecture, model_args = _architecture(config, where)
+    classes = _classes(config, where)
+    preprocessing = _preprocessing(config, folder)
+    sizes = {"num_classes": len(classes), "in_channels": preprocessing.channels}
+    try:
+        network = create_model(architecture, **{**model_args, **sizes})
+    except TypeError as error:
+        raise UserError(f"{where} has model_args that {architecture} does not take ({error})") from None
+    load_state_dict(network, read_state_dict(folder / WEIGHTS), str(folder / WEIGHTS))
+    section = config.get(_SECTION, {})
+    return Classifier(
+        network=network.eval(),
+        architecture=architecture,
+        classes=classes,
+        preprocessing=preprocessing,
+        model_args=model_args,
+        multi_label=bool(section.get("multi_label", False)),
+        provenance=section.get("provenance", {}),
+    )
+
+
+def model_folder(path: Path) -> Path:
+    """The folder with the model: that of a run, or `path` itself. Raises UserError when there is none."""
+    for folder in (path / "model", path):
+        if (folder / CONFIG).is_file():
+            return folder
+    if (path / "run.json").is_file():
+        raise UserError(f"the run {path} has no model yet; finish it with: residuum train --resume --out {path}")
+    reason = "holds no config.json" if path.is_dir() else "is no folder" if path.exists() else "does not exist"
+    raise UserError(f"{path} {reason}; a model is a run folder, its model/ folder or one in the Hub layout")
+
+
+def read_architecture(folder: Path) -> str:
+    """What `create_model` calls the network of a model folder. Raises UserError for a damaged config."""
+    where = folder / CONFIG
+    architecture, _ = _architecture(_read_config(where), where)
+    return architecture
+
+
+def _read_config(where: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(where.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{where} is no JSON ({error}); copy or save the model again") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{where} holds no JSON object; copy or save the model again")
+    wrong = [key for key, kind in _REQUIRED.items() if not isinstance(config.get(key), kind)]
+    wrong += [key for key, kind in _OPTIONAL.items() if not isinstance(config.get(key, kind()), kind)]
+    if wrong:
+        raise UserError(f"{where} is not in the Hub layout: {', '.join(wrong)} missing or of another type")
+    return config
+
+
+def _architecture(config: Mapping[str, Any], where: Path) -> tuple[str, dict[str, Any]]:
+    """Our name of the network and what else `create_model` is given."""
+    section, name = config.get(_SECTION), config["architecture"]
+    if section:
+        architecture, model_args = section.get("architecture"), section.get("model_args", {})
+        if not isinstance(architecture, str) or not isinstance(model_args, dict):
+            raise UserError(f"{where} has no architecture in its section {_SECTION!r}; save the model again")
+        return architecture, model_args
+    if name.startswith(_PREFIX):
+        raise UserError(f"{where} lacks the section {_SECTION!r} that {name} needs; save the model again")
+    model_args = config.get("model_args", {})
+    foreign = [
+        f"{key}={value}"
+        for key, value in model_args.items()
+        if key not in _HARMLESS_TIMM_ARGS and (key != "global_pool" or value != "avg")
+    ]
+    if foreign:
+        raise UserError(f"{where} changes {name} by {', '.join(foreign)}, which is not supported; load it with timm")
+    return _OUR_NAMES.get(name, f"timm/{name}"), {}
+
+
+def _classes(config: Mapping[str, Any], where: Path) -> tuple[str, ...]:
+    count = config["num_classes"]
+    names = config.get("label_names") or config["pretrained_cfg"].get("label_names") or range(count)
+    if isinstance(names, Mapping):  # index -> name, in JSON with the index as text
+        names = [names[str(index)] for index in range(count) if str(index) in names]
+    if not isinstance(names, (list, range)) or len(names) != count:
+        raise UserError(f"{where}: label_names does not give each of the {count} outputs a name; complete it")
+    return tuple(map(str, names))
+
+
+def _preprocessing(config: Mapping[str, Any], folder: Path) -> Preprocessing:
+    has_mean_image = bool(config.get(_SECTION, {}).get("mean_image", False))
+    try:
+        mean_image = _read_mean_image(folder) if has_mean_image else None
+        return Preprocessing.from_config({**config["pretrained_cfg"], "mean_image": has_mean_image}, mean_image)
+    except UserError as error:
+        raise UserError(f"{folder / CONFIG}: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / CONFIG} has no usable preprocessing ({error!r}); save the model again") from None
+
+
+def _read_mean_image(folder: Path) -> NDArray[np.float32]:
+    mean_image: NDArray[np.float32] = read_state_dict(folder / MEAN_IMAGE)["mean_image"].float().numpy()
+    return mean_image
