@@ -1,0 +1,1 @@
+"""Recipes, optimisers, schedules, the loop, and what a run leaves behind."""

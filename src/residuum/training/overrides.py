@@ -1,0 +1,88 @@
+"""`--set optimizer.lr=0.05`: typed changes to a run by field path; and the difference of two runs."""
+
+from collections.abc import Iterable
+from typing import Any, get_origin
+
+from residuum.errors import UserError, unknown_name
+from residuum.training.fields import conform, leaves, without_none
+from residuum.training.run import Run
+
+_BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_ALTERNATIVES = {"epochs": "iterations", "iterations": "epochs"}
+
+
+def apply_overrides(run: Run, overrides: Iterable[str]) -> Run:
+    """The run with every "path=value" applied, in order, and checked as a whole.
+
+    `optimiser.` is read as `optimizer.`. Setting `epochs` takes the place of `iterations` and the other way
+    round. Raises UserError for an unknown field, a wrong type or a value out of range.
+    """
+    record = run.to_dict()
+    for override in overrides:
+        path, value = _parse_override(override)
+        if path in _ALTERNATIVES and value is not None:
+            record[_ALTERNATIVES[path]] = None
+        *groups, name = path.split(".")
+        target = record
+        for group in groups:
+            target = target[group]
+        target[name] = value
+    return Run.from_dict(record)
+
+
+def _parse_override(override: str) -> tuple[str, Any]:
+    """The field's full path and the typed value of "optimizer.lr=0.05"."""
+    path, equals, text = (part.strip() for part in override.partition("="))
+    if not equals or not path:
+        raise UserError(f"--set takes FIELD=VALUE, got {override!r}; for example --set optimizer.lr=0.05")
+    path = path.replace("optimiser.", "optimizer.", 1) if path.startswith("optimiser.") else path
+    fields = dict(leaves(Run))
+    if path not in fields:
+        raise _unknown_field(path, list(fields))
+    return path, conform(_parse(text, fields[path]), fields[path], path)
+
+
+def _unknown_field(path: str, fields: list[str]) -> UserError:
+    inside = [field for field in fields if field.startswith(f"{path}.")]
+    if inside:
+        return UserError(f"{path!r} is a group of fields; set one of them: {', '.join(inside)}")
+    namesakes = [field for field in fields if field.rpartition(".")[2] == path.rpartition(".")[2]]
+    if namesakes:
+        return UserError(f"unknown field {path!r}; did you mean {' or '.join(namesakes)}?")
+    return unknown_name("field", path, fields, hint="run.json in a run folder shows them all")
+
+
+def _parse(text: str, annotation: Any) -> Any:
+    """The text as a plain value of the annotation's kind; other text is left for `conform` to refuse."""
+    wanted = without_none(annotation)
+    if wanted is not annotation and text.lower() in ("none", "null"):
+        return None
+    if get_origin(wanted) is tuple:
+        items = [item.strip() for item in text.strip("()[]").split(",")]
+        kind = wanted.__args__[0]
+        return [_parse(item, kind) for item in items if item]
+    if wanted is bool:
+        return _BOOLEANS.get(text.lower(), text)
+    if wanted in (int, float):
+        try:
+            return wanted(text)
+        except ValueError:
+            return text
+    return text
+
+
+def describe_difference(a: Run, b: Run) -> list[str]:
+    """One line a field that differs, "optimizer.lr: 0.1 -> 0.05", in the order of the fields."""
+    lines = []
+    for path, _ in leaves(Run):
+        before, after = _value_at(a, path), _value_at(b, path)
+        if before != after:
+            lines.append(f"{path}: {before} -> {after}")
+    return lines
+
+
+def _value_at(run: Run, path: str) -> Any:
+    value: Any = run
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
