@@ -1,0 +1,71 @@
+"""Deep residual networks: build, train, measure, explain and deploy them.
+
+The public names are imported when they are first used: `import residuum` itself costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from residuum.data.doctor import check_data
+    from residuum.data.sources import DataSet, open_data
+    from residuum.errors import UserError
+    from residuum.evaluation.evaluate import Evaluation
+    from residuum.inference.evaluate import evaluate
+    from residuum.inference.predict import Prediction, predict
+    from residuum.models.catalogue import create_model, list_models
+    from residuum.models.summary import summarise
+    from residuum.training.train import TrainResult, train
+    from residuum.weights import Classifier, load, save_model
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Classifier",
+    "DataSet",
+    "Evaluation",
+    "Prediction",
+    "TrainResult",
+    "UserError",
+    "check_data",
+    "create_model",
+    "evaluate",
+    "list_models",
+    "load",
+    "open_data",
+    "predict",
+    "save_model",
+    "summarise",
+    "train",
+]
+
+_HOMES = {
+    "Classifier": "residuum.weights",
+    "DataSet": "residuum.data.sources",
+    "Evaluation": "residuum.evaluation.evaluate",
+    "Prediction": "residuum.inference.predict",
+    "TrainResult": "residuum.training.train",
+    "UserError": "residuum.errors",
+    "check_data": "residuum.data.doctor",
+    "create_model": "residuum.models.catalogue",
+    "evaluate": "residuum.inference.evaluate",
+    "list_models": "residuum.models.catalogue",
+    "load": "residuum.weights",
+    "open_data": "residuum.data.sources",
+    "predict": "residuum.inference.predict",
+    "save_model": "residuum.weights",
+    "summarise": "residuum.models.summary",
+    "train": "residuum.training.train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'residuum' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,32 @@
+"""The curves of a run, from its records of each epoch to a picture."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from residuum.records import Series
+
+
+def draw_curves(metrics: Sequence[Mapping[str, Any]], path: Path, *, held_out: str, title: str) -> None:
+    """Draw error, loss and learning rate over the epochs. `metrics`: the lines of metrics.jsonl.
+
+    `held_out` names the split that training watched. An epoch that lacks a value is left out of its curve.
+    """
+    from residuum.report.pictures import plot_curves
+
+    panels = [
+        [
+            curve(metrics, "train_error", "training", "error [%]"),
+            curve(metrics, "val_error", held_out, "error [%]"),
+        ],
+        [curve(metrics, "train_loss", "training", "loss"), curve(metrics, "val_loss", held_out, "loss")],
+        [curve(metrics, "lr", "learning rate", "learning rate")],
+    ]
+    drawn = [[series for series in panel if series.x] for panel in panels]
+    plot_curves([panel for panel in drawn if panel], path, title)
+
+
+def curve(metrics: Sequence[Mapping[str, Any]], key: str, name: str, label: str) -> Series:
+    """One column of the metrics over the epochs that have it."""
+    points = [(float(record["epoch"]), float(record[key])) for record in metrics if record.get(key) is not None]
+    return Series(name, tuple(x for x, _ in points), tuple(y for _, y in points), "epoch", label)

@@ -1,0 +1,86 @@
+"""`residuum models` and `residuum describe`: the networks there are, and what is in one."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from residuum.cli.options import AsJson
+from residuum.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+INPUT_FORM = re.compile(r"(\d+)x(\d+)x(\d+)")
+
+
+def models(
+    pattern: Annotated[
+        str, typer.Argument(metavar="PATTERN", help="A name, or part of one with * for the rest.")
+    ] = "*",
+    as_json: AsJson = False,
+) -> None:
+    """List the networks: name, parameters, multiply-adds, paper.
+
+    Example: residuum models 'resnet*'
+    """
+    from residuum.models.summary import models_table
+    from residuum.report.terminal import print_json, print_table
+
+    table = models_table(pattern)
+    if as_json:
+        print_json({"models": table.records()})
+    else:
+        print_table(table)
+
+
+def describe(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A network's name, or the folder of a trained model.")],
+    input_size: Annotated[
+        str | None,
+        typer.Option("--input", metavar="CxHxW", help="The input to count for; without it, the paper's."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a network stage by stage: output size, parameters, multiply-adds.
+
+    Example: residuum describe resnet50 --input 3x224x224
+    """
+    from residuum.models.summary import summarise
+    from residuum.report.terminal import print_json, print_table
+
+    wanted = _parse_input(input_size) if input_size is not None else None
+    network, size = _trained_network(Path(model)) if Path(model).is_dir() else _new_network(model, wanted)
+    size = wanted or size
+    summary = summarise(network, size)
+    if as_json:
+        counts = {"parameters": summary.parameters, "multiply_adds": summary.multiply_adds}
+        print_json({"model": model, "input": size, **counts, "stages": summary.stages.records()})
+    else:
+        print_table(replace(summary.stages, title=f"{model} on {'x'.join(map(str, size))}"))
+
+
+def _parse_input(text: str) -> tuple[int, int, int]:
+    match = INPUT_FORM.fullmatch(text)
+    if match is None or "0" in match.groups():
+        raise UserError(f"--input {text!r} is no input size; write channels, height and width: 3x224x224")
+    channels, height, width = map(int, match.groups())
+    return channels, height, width
+
+
+def _trained_network(folder: Path) -> "tuple[nn.Module, tuple[int, int, int]]":
+    from residuum.weights import load
+
+    classifier = load(folder)
+    handling = classifier.preprocessing
+    return classifier.network, (handling.channels, handling.size, handling.size)
+
+
+def _new_network(name: str, wanted: tuple[int, int, int] | None) -> "tuple[nn.Module, tuple[int, int, int]]":
+    from residuum.models.catalogue import create_model
+    from residuum.models.summary import paper_input
+
+    size = wanted or paper_input(name)
+    return create_model(name, in_channels=size[0]), size

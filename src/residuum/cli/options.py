@@ -1,0 +1,137 @@
+"""The arguments and options of the verbs, each with one spelling and one help text."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_VAL_FRACTION = 0.2
+DEFAULT_SPLIT_SEED = 0
+
+_RECIPE = "Changes to the recipe"
+_COMPUTING = "Computing"
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="A folder of images; digits, mnist, fashion-mnist, cifar10 or cifar100; a CSV or JSONL list; "
+        "parquet files; or hf:owner/name.",
+    ),
+]
+TrainedModel = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL", help="A run folder, its model/ folder, or a folder in the Hub layout."),
+]
+Root = Annotated[
+    Path | None,
+    typer.Option("--root", metavar="DIR", help="Where named data sets lie, or are downloaded to."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+ModelName = Annotated[
+    str | None, typer.Option("-m", "--model", metavar="NAME", help="The network; see: residuum models.")
+]
+Recipe = Annotated[
+    str,
+    typer.Option(
+        "-r",
+        "--recipe",
+        metavar="NAME",
+        help="How to train: quick suits most images; he2015-cifar, he2015-imagenet, he2016-cifar, "
+        "d2l-fashion-mnist, fast-cifar, modern-imagenet.",
+    ),
+]
+RunFolder = Annotated[
+    Path | None,
+    typer.Option("-o", "--out", metavar="DIR", help="The run folder; by default runs/MODEL-DATA."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that lies in --out.")]
+ValFraction = Annotated[
+    float,
+    typer.Option("--val-fraction", metavar="F", help="Share kept for validation where the data has no split."),
+]
+SplitSeed = Annotated[int, typer.Option("--split-seed", metavar="N", help="Seed of that split.")]
+
+Epochs = Annotated[
+    int | None, typer.Option("--epochs", metavar="N", help="Passes over the data.", rich_help_panel=_RECIPE)
+]
+RunBatchSize = Annotated[
+    int | None,
+    typer.Option("-b", "--batch-size", metavar="N", help="Images a step, in each process.", rich_help_panel=_RECIPE),
+]
+LearningRate = Annotated[
+    float | None, typer.Option("--lr", metavar="X", help="The peak learning rate.", rich_help_panel=_RECIPE)
+]
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", metavar="N", help="Decides every random choice.", rich_help_panel=_RECIPE),
+]
+Shortcut = Annotated[
+    str | None,
+    typer.Option("--shortcut", metavar="KIND", help="A, B, C, none or gated.", rich_help_panel=_RECIPE),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="FROM",
+        help="Start from a run, a model folder or a weight file.",
+        rich_help_panel=_RECIPE,
+    ),
+]
+FreezeUntil = Annotated[
+    str | None,
+    typer.Option(
+        "--freeze-until",
+        metavar="LAYER",
+        help="Leave as it is what comes before LAYER.",
+        rich_help_panel=_RECIPE,
+    ),
+]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Stop at a damaged image instead of leaving it out.", rich_help_panel=_RECIPE),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Change any field; may be repeated.", rich_help_panel=_RECIPE),
+]
+
+_DEVICE = typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=_COMPUTING)
+_PRECISION = typer.Option("--precision", metavar="NAME", help="auto, fp32 or bf16.", rich_help_panel=_COMPUTING)
+Device = Annotated[str, _DEVICE]
+RunDevice = Annotated[str | None, _DEVICE]
+Precision = Annotated[str, _PRECISION]
+RunPrecision = Annotated[str | None, _PRECISION]
+BatchSize = Annotated[
+    int,
+    typer.Option(
+        "-b",
+        "--batch-size",
+        min=1,
+        metavar="N",
+        help="Images a step, in each process.",
+        rich_help_panel=_COMPUTING,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "-j",
+        "--workers",
+        min=0,
+        metavar="N",
+        help="How many decode images at once.",
+        rich_help_panel=_COMPUTING,
+    ),
+]
+Loader = Annotated[
+    str | None,
+    typer.Option(
+        "--loader",
+        metavar="KIND",
+        help="auto, memory (all at once) or file (as needed).",
+        rich_help_panel=_COMPUTING,
+    ),
+]
