@@ -43,6 +43,17 @@ def public_layout(network: nn.Module) -> dict[str, Any]:
     return {"state_dict": renamed, "best_prec1": 91.73}
 
 
+def test_weights_of_a_plain_net_are_not_taken_for_those_of_its_residual_twin(tmp_path: Path) -> None:
+    plain = network_of("resnet8", 1, shortcut="none")
+    arguments = {"shortcut": "none"}
+    save_model(tmp_path, Classifier(plain, "resnet8", tuple("0123456789"), Preprocessing(3, 32), arguments))
+    with pytest.raises(UserError, match=r"another shortcut \(none\).*--shortcut"):
+        load_weights(network_of("resnet8", 2), "resnet8", str(tmp_path))
+    again = network_of("resnet8", 2, shortcut="none")
+    load_weights(again, "resnet8", str(tmp_path))
+    assert same_weights(again, plain)
+
+
 def test_a_run_a_model_folder_and_its_file_give_the_same_weights(tmp_path: Path) -> None:
     given = network_of("resnet8", 1)
     run = save(tmp_path, "resnet8", given)

@@ -34,6 +34,11 @@ class World:
             dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return tensor
 
+    def share(self, tensor: Tensor) -> None:
+        """Put the main process's values into `tensor`, in every process."""
+        if self.size > 1:
+            dist.broadcast(tensor, 0)
+
     def agree(self, text: str) -> str:
         """The main process's `text`, in every process."""
         texts = [text]

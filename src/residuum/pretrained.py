@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from residuum.errors import UserError
-from residuum.models.catalogue import find
+from residuum.models.catalogue import create_model, find
 from residuum.models.translate import check_origin, our_name_for, translate
+from residuum.models.trunk import ResNet
 from residuum.state_dicts import StateDict, first_layer, head, load_state_dict, read_state_dict
 from residuum.weights import CONFIG, WEIGHTS, model_folder, read_architecture
 
@@ -20,19 +22,19 @@ def load_weights(network: nn.Module, name: str, source: str) -> list[str]:
     Raises UserError, before any download, for weights known to be of another network, and when they are
     missing, damaged or do not fit.
     """
-    state = translate(_read(name, source), name)
+    state = translate(_read(name, network, source), name)
     renewed, notes = _without_other_classes(network, state, source)
     notes += _with_channels(network, state, source)
     load_state_dict(network, state, source, optional=renewed)
     return notes
 
 
-def _read(name: str, source: str) -> StateDict:
+def _read(name: str, network: nn.Module, source: str) -> StateDict:
     path = Path(source)
     if path.is_dir():
         path = model_folder(path) / WEIGHTS
     if path.exists():
-        _check_file(name, path)
+        _check_file(name, network, path)
         return read_state_dict(path)
     library, _, model = source.partition("/")
     if library not in _DOWNLOADS or not model:
@@ -46,19 +48,32 @@ def _read(name: str, source: str) -> StateDict:
         raise UserError(f"{source} cannot be downloaded ({reason}); check the connection, or give a file") from None
 
 
-def _check_file(name: str, path: Path) -> None:
+def _check_file(name: str, network: nn.Module, path: Path) -> None:
     # Weights can fit by name and shape where the networks differ: residual and plain, v1.5 and v1.
     if not (path.parent / CONFIG).is_file():
         check_origin(name, path.name)
         return
-    found = read_architecture(path.parent)
+    found, arguments = read_architecture(path.parent)
     check_origin(name, found)
     if our_name_for(found) is None and found != name:  # one of ours that no list holds, such as resnet26
         raise UserError(f"{path} holds the weights of {found}, not of {name}; choose the network by -m {found}")
+    if isinstance(network, ResNet):
+        with torch.device("meta"):
+            trained = create_model(found, **arguments)
+        if not isinstance(trained, ResNet) or _shortcuts(trained) != _shortcuts(network):
+            kind = arguments.get("shortcut") or "the one of its paper"
+            raise UserError(f"{path} was trained with another shortcut ({kind}); choose the same by --shortcut")
+
+
+def _shortcuts(network: ResNet) -> list[type[nn.Module]]:
+    return [type(unit.downsample) for unit in network.units()]
 
 
 def _from_torchvision(model: str) -> StateDict:
     from torchvision.models import get_model_weights
+
+    if model in ("googlenet", "inception_v3"):
+        raise UserError(f"torchvision's weights of {model} expect another preprocessing than ours; take timm's")
 
     return dict(get_model_weights(model).DEFAULT.get_state_dict(progress=False, check_hash=True))
 

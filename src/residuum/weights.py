@@ -60,8 +60,10 @@ def save_model(folder: str | Path, classifier: Classifier) -> None:
     Raises UserError for a folder that holds anything else, which replacing would delete.
     """
     target = Path(folder)
-    others = {file.name for file in target.iterdir()} - {WEIGHTS, CONFIG, MEAN_IMAGE} if target.is_dir() else ()
-    if others:
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{folder} is a file; a model is saved as a folder of its own")
+    there = {file.name for file in target.iterdir() if file.name[0] != "."} if target.is_dir() else set()
+    if others := there - {WEIGHTS, CONFIG, MEAN_IMAGE}:
         raise UserError(f"{folder} holds {min(others)}, which is no part of a model; save it in a folder of its own")
     state = classifier.network.state_dict()
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
@@ -145,16 +147,18 @@ def model_folder(path: Path) -> Path:
         if (folder / CONFIG).is_file():
             return folder
     if (path / "run.json").is_file():
-        raise UserError(f"the run {path} has no model yet; finish it with: residuum train --resume --out {path}")
+        raise UserError(f"the run {path} has no model yet; finish it with: residuum train DATA --resume --out {path}")
     reason = "holds no config.json" if path.is_dir() else "is no folder" if path.exists() else "does not exist"
     raise UserError(f"{path} {reason}; a model is a run folder, its model/ folder or one in the Hub layout")
 
 
-def read_architecture(folder: Path) -> str:
-    """What `create_model` calls the network of a model folder. Raises UserError for a damaged config."""
+def read_architecture(folder: Path) -> tuple[str, dict[str, Any]]:
+    """The name and the arguments that `create_model` needs for the network of a model folder.
+
+    Raises UserError for a damaged config.
+    """
     where = folder / CONFIG
-    architecture, _ = _architecture(_read_config(where), where)
-    return architecture
+    return _architecture(_read_config(where), where)
 
 
 def _read_config(where: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import pytest
 
 from residuum.data.augmentations import Augmentation
 from residuum.errors import UserError
+from residuum.models.shortcuts import SHORTCUTS
 from residuum.training.overrides import apply_overrides, describe_difference
 from residuum.training.run import DataHandling, LossChoice, ModelChoice, OptimizerChoice, Run, ScheduleChoice
 
@@ -37,7 +38,8 @@ def value_of(run: Run, path: str) -> Any:
         ("optimizer.betas=0.8,0.95", (0.8, 0.95)),
         ("batch_size=64", 64),
         ("model.shortcut=A", "A"),
-        ("model.shortcut=none", None),
+        ("model.shortcut=none", "none"),
+        ("model.shortcut=null", None),
         ("model.weights=runs/a=b", "runs/a=b"),
         ("model.zero_gamma=true", True),
         ("data.augmentation.flip=yes", True),
@@ -62,6 +64,18 @@ def test_an_override_is_read_as_its_fields_type(override: str, expected: Any) ->
 def test_nothing_else_changes() -> None:
     assert describe_difference(RUN, apply_overrides(RUN, ["optimizer.lr=0.05"])) == ["optimizer.lr: 0.1 -> 0.05"]
     assert apply_overrides(RUN, []) == RUN
+
+
+def test_the_shortcuts_of_a_run_are_those_of_the_networks() -> None:
+    for shortcut in SHORTCUTS:
+        assert apply_overrides(RUN, [f"model.shortcut={shortcut}"]).model.shortcut == shortcut
+    with pytest.raises(UserError, match="D"):
+        apply_overrides(RUN, ["model.shortcut=D"])
+
+
+def test_a_recipe_is_not_renamed_by_setting_it() -> None:
+    with pytest.raises(UserError, match="-r he2015-cifar"):
+        apply_overrides(RUN, ["recipe=he2015-cifar"])
 
 
 def test_british_spelling_is_understood() -> None:

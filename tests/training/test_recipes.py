@@ -21,7 +21,6 @@ def facts(images: int, side: int, channels: int = 3, classes: int = 10, multi_la
         channels=channels,
         height=side,
         width=side,
-        uniform=True,
         multi_label=multi_label,
     )
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 import residuum.training.loop as loop
 from residuum.data.sources import DataSet, open_data
 from residuum.errors import UserError
+from residuum.inference.evaluate import evaluate
 from residuum.training.interruption import Interrupted
 from residuum.training.loop import Job
 from residuum.training.train import TrainResult, train
@@ -239,6 +241,19 @@ def test_resuming_with_another_configuration_or_other_data_is_refused(
         train(digits, out=tmp_path / "nothing", resume=True)
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [["model.name=resnet18", "batch_size=1"], ["model.name=torchvision/vit_b_16"]],
+    ids=["one value a channel", "a fixed input size"],
+)
+def test_a_network_that_cannot_take_the_images_is_refused_before_any_work(
+    digits: DataSet, tmp_path: Path, overrides: list[str]
+) -> None:
+    with pytest.raises(UserError, match=r"cannot be trained on batches .* 32x32"):
+        train(digits, recipe="fast-cifar", out=tmp_path / "run", overrides=[*overrides, "accumulate=1"])
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_that_cannot_be_written_is_refused_before_any_work(digits: DataSet, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot write"):
@@ -249,9 +264,9 @@ def test_two_processes_share_the_work_and_write_one_run(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     command += ["residuum", "train", "digits", "-m", "resnet8", "-o", str(tmp_path / "run"), "--device", "cpu"]
     command += ["--epochs", "2", "-b", "32", "--set", "data.size=8", "--set", "early_stopping=5"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=200, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+    command += ["--precision", "fp32"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     manifest = json.loads((tmp_path / "run" / "run.json").read_text())
     assert manifest["status"] == "finished"
@@ -260,3 +275,51 @@ def test_two_processes_share_the_work_and_write_one_run(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["images"] for line in lines] == [22 * 64, 22 * 64]
     assert done.stderr.count("epoch 2/2") == 1
+    saved = load(tmp_path / "run")  # what two processes scored together is the model that one of them saved
+    alone = evaluate(saved, open_data("digits", classes=saved.classes))
+    assert alone.score == manifest["results"]["test"]["top1"]["value"]
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_bytes(digits: DataSet, tmp_path: Path) -> None:
+    settings = ["iterations=88", "data.size=8", "batch_size=64", "device=cpu", "evaluate_every=2"]
+    overrides = [part for setting in settings for part in ("--set", setting)]
+    command = [sys.executable, "-m", "residuum", "train", "digits", "-o", str(tmp_path / "killed")]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    killed = subprocess.Popen([*command, "-r", "he2015-cifar", "-m", "resnet8", *overrides], env=environment)
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    while not any(checkpoints.glob("step-*")):
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    subprocess.run([*command, "--resume"], env=environment, check=True, timeout=200)
+    straight = train(digits, recipe="he2015-cifar", model="resnet8", out=tmp_path / "straight", overrides=settings)
+    resumed = hashlib.sha256((tmp_path / "killed" / "model" / "model.safetensors").read_bytes()).hexdigest()
+    assert resumed == weights_hash(straight)
+
+
+def test_going_on_with_another_number_of_processes_is_refused(
+    digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_after(monkeypatch, 3)
+    with pytest.raises(Interrupted):
+        train(digits, model="resnet8", out=tmp_path / "run", overrides=SMALL)
+    manifest = json.loads((tmp_path / "run" / "run.json").read_text())
+    manifest["hardware"]["processes"] = 2
+    (tmp_path / "run" / "run.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="ran on 2 processes, now there are 1"):
+        train(digits, out=tmp_path / "run", resume=True)
+
+
+def test_a_shortcut_of_none_trains_the_plain_net(digits: DataSet, tmp_path: Path) -> None:
+    overrides = [*SMALL, "epochs=1", "model.shortcut=none"]
+    result = train(digits, model="resnet8", out=tmp_path / "run", overrides=overrides)
+    assert load(result.folder).model_args == {"shortcut": "none"}
+
+
+def test_a_batch_that_lost_all_its_images_is_passed_over(photos: Path, tmp_path: Path) -> None:
+    (photos / "train" / "red" / "3.png").write_bytes(b"")
+    overrides = [*SMALL, "data.size=16", "epochs=1", "batch_size=1"]
+    result = train(str(photos), model="resnet8", out=tmp_path / "run", overrides=overrides)
+    assert result.metrics[0]["step"] == 24
+    assert result.metrics[0]["images"] == 23

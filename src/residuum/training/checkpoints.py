@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -28,7 +28,7 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
     skeleton = _separate(state, "", tensors)
     target = folder / f"step-{step:08d}"
     with whole_folder(target) as temporary:
-        save_file(tensors, temporary / "state.safetensors")
+        (temporary / "state.safetensors").write_bytes(save(tensors))
         write_json(temporary / "state.json", skeleton)
     for old in list_checkpoints(folder)[:-KEPT]:
         shutil.rmtree(old)

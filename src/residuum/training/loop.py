@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from residuum.data.loaders import Batch, Loader
+from residuum.data.storage import WorkerDiedError
 from residuum.distributed import World
 from residuum.errors import UserError
 from residuum.evaluation.evaluate import Evaluation
@@ -42,6 +43,7 @@ class Position:
     loss_sum: float = 0.0
     correct: float = 0.0
     images: float = 0.0
+    seconds: float = 0.0
     epochs_recorded: int = 0
     best: float | None = None
     best_epoch: int = 0
@@ -52,7 +54,7 @@ class Position:
         self.images += images
 
     def start_epoch(self) -> None:
-        self.loss_sum, self.correct, self.images = 0.0, 0.0, 0.0
+        self.loss_sum, self.correct, self.images, self.seconds = 0.0, 0.0, 0.0, 0.0
 
 
 @dataclass
@@ -107,7 +109,8 @@ class Job:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.position = Position(**state["position"])
-        self.folder.truncate_metrics(self.position.epochs_recorded)
+        if self.world.is_main:
+            self.folder.truncate_metrics(self.position.epochs_recorded)
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
@@ -125,16 +128,29 @@ def fit(job: Job, stop: StopRequest) -> None:
         if stopped_early(job):
             break
         end = min((epoch + 1) * steps_per_epoch, job.total_steps)
-        started, first_step = time.monotonic(), job.position.step
         job.network.train()
-        for batch in job.loader.epoch(epoch, start=first_step - epoch * steps_per_epoch):
+        clock = time.monotonic()
+        for batch in batches(job, epoch, stop):
             train_step(job, batch)
+            job.position.seconds += time.monotonic() - clock
+            clock = time.monotonic()
             job.reporter.step(job.position.step, len(batch.indices) * job.world.size, _status(job, epoch))
             if job.position.step == end:
                 break
             leave_if_asked(job, stop)
-        finish_epoch(job, epoch, seconds=time.monotonic() - started)
+        finish_epoch(job, epoch)
         leave_if_asked(job, stop)
+
+
+def batches(job: Job, epoch: int, stop: StopRequest) -> Iterator[Batch]:
+    """The rest of the epoch, from where training stands."""
+    try:
+        yield from job.loader.epoch(epoch, start=job.position.step - epoch * len(job.loader))
+    except WorkerDiedError:
+        # A signal to the whole process group stops the workers too; this process then stands between two updates.
+        if job.world.size == 1:
+            leave_if_asked(job, stop)
+        raise
 
 
 def train_step(job: Job, batch: Batch) -> None:
@@ -157,6 +173,11 @@ def train_step(job: Job, batch: Batch) -> None:
             nn.utils.clip_grad_norm_(job.network.parameters(), run.clip_norm)
         return mean_loss
 
+    if not len(batch.indices):  # a small batch can lose all its images to damaged files
+        if job.world.size > 1:  # the others wait for this process's gradients
+            raise UserError(f"none of the images of a batch can be read; the first is {batch.bad[0]}")
+        position.step += 1
+        return
     job.optimizer.step(closure)
     loss_sum, correct, images = counts.tolist()
     job.schedule.observe_batch(1.0 - correct / images)
@@ -173,8 +194,8 @@ def forward_and_backward(job: Job, batch: Batch) -> Tensor:
     """
     counts = torch.zeros(3, device=job.device)
     images = batch.images.contiguous(memory_format=torch.channels_last)
-    total, pieces = len(images), job.run.accumulate
-    for image_piece, label_piece in zip(images.chunk(pieces), batch.labels.chunk(pieces), strict=True):
+    total, pieces = len(images), min(job.run.accumulate, len(images))
+    for image_piece, label_piece in zip(images.tensor_split(pieces), batch.labels.tensor_split(pieces), strict=True):
         with autocast(job.device, job.dtype):
             logits = job.network(image_piece)
         loss = job.loss(logits.float(), label_piece) * len(image_piece)
@@ -190,10 +211,12 @@ def count_correct(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.argmax(1) == target).sum().float()
 
 
-def finish_epoch(job: Job, epoch: int, seconds: float) -> None:
+def finish_epoch(job: Job, epoch: int) -> None:
     """Measure, record, let the schedule see the result, keep the best weights, and save."""
     position = job.position
-    record = training_record(job, epoch, seconds)
+    if not position.images:
+        raise UserError("none of the training images can be read; run residuum check on the data")
+    record = training_record(job, epoch)
     if position.step == job.total_steps or (epoch + 1) % job.run.evaluate_every == 0:
         evaluation = job.evaluate(job.evaluated_network)
         record |= {"val_loss": evaluation.loss.value, "val_error": 100.0 - evaluation.score}
@@ -210,18 +233,17 @@ def finish_epoch(job: Job, epoch: int, seconds: float) -> None:
     job.reporter.epoch(record, job.epochs)
 
 
-def training_record(job: Job, epoch: int, seconds: float) -> dict[str, Any]:
+def training_record(job: Job, epoch: int) -> dict[str, Any]:
     """One line of `metrics.jsonl`. Errors are percentages; the training error is of the augmented images, as seen."""
     position = job.position
-    images = max(position.images, 1.0)
     return {
         "epoch": epoch + 1,
         "step": position.step,
         "lr": job.schedule.lr(position.step - 1),
-        "train_loss": position.loss_sum / images,
-        "train_error": 100.0 * (1.0 - position.correct / images) if job.single_label else None,
+        "train_loss": position.loss_sum / position.images,
+        "train_error": 100.0 * (1.0 - position.correct / position.images) if job.single_label else None,
         "images": int(position.images),
-        "seconds": round(seconds, 3),
+        "seconds": round(position.seconds, 3),
     }
 
 
@@ -244,6 +266,7 @@ def leave_if_asked(job: Job, stop: StopRequest) -> None:
     if asked:
         if job.world.is_main:
             save(job)
+        job.world.barrier()  # a process that leaves takes the others with it
         raise Interrupted(asked, job.folder.path)
 
 

@@ -1,7 +1,7 @@
 """`--set optimizer.lr=0.05`: typed changes to a run by field path; and the difference of two runs."""
 
 from collections.abc import Iterable
-from typing import Any, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from residuum.errors import UserError, unknown_name
 from residuum.training.fields import conform, leaves, without_none
@@ -39,6 +39,8 @@ def _parse_override(override: str) -> tuple[str, Any]:
     fields = dict(leaves(Run))
     if path not in fields:
         raise _unknown_field(path, list(fields))
+    if path == "recipe":
+        raise UserError(f"a recipe is not a field to set; choose it with -r {text}")
     return path, conform(_parse(text, fields[path]), fields[path], path)
 
 
@@ -55,7 +57,8 @@ def _unknown_field(path: str, fields: list[str]) -> UserError:
 def _parse(text: str, annotation: Any) -> Any:
     """The text as a plain value of the annotation's kind; other text is left for `conform` to refuse."""
     wanted = without_none(annotation)
-    if wanted is not annotation and text.lower() in ("none", "null"):
+    named = get_args(wanted) if get_origin(wanted) is Literal else ()  # "none" is a kind of shortcut
+    if wanted is not annotation and text.lower() in ("none", "null") and text not in named:
         return None
     if get_origin(wanted) is tuple:
         items = [item.strip() for item in text.strip("()[]").split(",")]

@@ -1,5 +1,6 @@
 """From a run's configuration to the things it works with: images, normalisation, network."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -116,9 +117,26 @@ def prepare_network(run: Run, dataset: DataSet, device: torch.device, reporter: 
             reporter.line(note)
     if choice.freeze_until is not None:
         freeze_until(network, choice.freeze_until)
+    _check_fit(network, run)
     # L-BFGS flattens every gradient by a view, which the channels-last layout does not allow.
     layout = torch.contiguous_format if run.optimizer.name == "lbfgs" else torch.channels_last
     return network.to(device).to(memory_format=layout)
+
+
+def _check_fit(network: nn.Module, run: Run) -> None:
+    """Refuse a network that cannot take the run's batches: tried on meta tensors, which cost nothing."""
+    count, size = min(2, run.batch_size // run.accumulate), run.data.size
+    images = torch.empty(count, run.data.channels, size, size, device="meta")
+    try:
+        copy.deepcopy(network).to("meta").train()(images)
+    except NotImplementedError:  # an operation without a meta version: training itself will tell
+        return
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{run.model.name} cannot be trained on batches of {count} or more images of {size}x{size} ({reason}); "
+            "change --set data.size=N or -b"
+        ) from None
 
 
 def class_counts(split: Split, classes: int) -> list[int]:

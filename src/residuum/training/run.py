@@ -24,7 +24,7 @@ class ModelChoice:
     """Which network. `weights`: a saved model to start from. `freeze_until`: the first child to train."""
 
     name: str
-    shortcut: str | None = None
+    shortcut: Literal["A", "B", "C", "none", "gated"] | None = None
     zero_gamma: bool = False
     drop_path: float = 0.0
     weights: str | None = None
@@ -198,6 +198,9 @@ class Run:
         for name in ("warmup_lr", "min_lr"):
             rate = getattr(self.schedule, name)
             _check(rate <= highest, f"schedule.{name}", rate, f"at most optimizer.lr ({highest})")
+        sees_one = self.early_stopping == 0 or self.early_stopping >= self.evaluate_every
+        least = f"0 (off), or evaluate_every ({self.evaluate_every}) or more"
+        _check(sees_one, "early_stopping", self.early_stopping, least)
         splits = 1 <= self.accumulate <= self.batch_size
         _check(splits, "accumulate", self.accumulate, f"1 to batch_size ({self.batch_size})")
 

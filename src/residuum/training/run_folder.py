@@ -1,6 +1,7 @@
 """The folder a run lives in: `run.json`, `metrics.jsonl`, TensorBoard events, `checkpoints/`, `model/` and `best/`."""
 
 import json
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +31,13 @@ class RunFolder:
     def has_work(self) -> bool:
         """Whether there is anything here that took training to make."""
         return self.model.exists() or any(self.checkpoints.glob("*"))
+
+    def clear(self) -> None:
+        """Remove what an earlier start without work left, so that nothing of it is taken for this run's."""
+        self.manifest.unlink(missing_ok=True)
+        self.metrics.unlink(missing_ok=True)
+        for leftover in (self.events, self.best):
+            shutil.rmtree(leftover, ignore_errors=True)
 
     def read_manifest(self) -> dict[str, Any]:
         """What `run.json` holds. Raises UserError when there is no run here or the file is damaged."""

@@ -150,12 +150,12 @@ def _open_folder(out: str | Path | None, resume: bool, name: str, world: World) 
 
 
 def _record_start(context: _Context, resume: bool) -> None:
-    """Write into `run.json` what is about to run. Raises UserError when a resumed run had other data."""
-    dataset = context.dataset
-    if resume and context.folder.read_manifest()["data"]["fingerprint"] != context.fingerprint:
-        raise UserError(
-            f"{context.folder.path} was trained on other data than {dataset.spec}; name the same data, unchanged"
-        )
+    """Write into `run.json` what is about to run. Raises UserError when a resumed run began under other conditions."""
+    dataset, precision = context.dataset, str(context.dtype).removeprefix("torch.")
+    if resume:
+        _check_same_conditions(context, precision)
+    elif context.world.is_main:
+        context.folder.clear()
     data = {
         "spec": dataset.spec,
         "fingerprint": context.fingerprint,
@@ -163,16 +163,36 @@ def _record_start(context: _Context, resume: bool) -> None:
         "images": {name: len(split) for name, split in dataset.splits.items()},
         "notes": list(dataset.notes),
     }
-    precision = str(context.dtype).removeprefix("torch.")
     context.update_manifest(
         {
             "status": "running",
+            "failure": None,
             "run": context.run.to_dict(),
             "data": data,
             "versions": versions(),
             "hardware": {**describe_hardware(context.device), "precision": precision, "processes": context.world.size},
         }
     )
+
+
+def _check_same_conditions(context: _Context, precision: str) -> None:
+    folder = context.folder
+    recorded = folder.read_manifest()
+    if recorded["data"]["fingerprint"] != context.fingerprint:
+        raise UserError(
+            f"{folder.path} was trained on other data than {context.dataset.spec}; name the same data, unchanged"
+        )
+    hardware = recorded["hardware"]
+    if hardware["processes"] != context.world.size:
+        raise UserError(
+            f"{folder.path} ran on {hardware['processes']} processes, now there are {context.world.size}; "
+            f"go on with {hardware['processes']}"
+        )
+    if hardware["precision"] != precision:
+        raise UserError(
+            f"{folder.path} computed in {hardware['precision']}, which here would be {precision}; "
+            f"go on with the device it began on ({hardware['device']})"
+        )
 
 
 def _carry_out(context: _Context, network: nn.Module, resume: bool) -> TrainResult:
@@ -246,6 +266,10 @@ def _finish(context: _Context, data: PreparedData, job: Job) -> TrainResult:
     """Settle the final weights, measure them on every held-out split, and save them with what they scored."""
     network = job.evaluated_network
     if context.run.early_stopping:
+        context.reporter.line(
+            f"the weights are those of epoch {job.position.best_epoch}, chosen on {data.watched}: "
+            f"its score flatters them a little"
+        )
         context.world.barrier()
         network.load_state_dict(load(context.folder.best).network.state_dict())
     if context.run.recompute_bn:
@@ -265,6 +289,8 @@ def _finish(context: _Context, data: PreparedData, job: Job) -> TrainResult:
 
 def _measure(context: _Context, network: nn.Module, data: PreparedData, split: str) -> Evaluation:
     dataset = context.dataset
+    for buffer in network.buffers():  # batch statistics differ between processes; those of the main one are saved
+        context.world.share(buffer)
     return evaluate(
         predictor(network, context.device, context.dtype),
         data.measured[split],
@@ -281,6 +307,7 @@ def _classifier(
     provenance = {
         "recipe": run.recipe,
         "seed": run.seed,
+        "precision": run.precision,
         "data": dataset.spec,
         "fingerprint": context.fingerprint,
         "versions": versions(),

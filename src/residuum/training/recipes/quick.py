@@ -15,8 +15,9 @@ def quick(facts: DataFacts, model: str | None = None) -> Run:
     wide for resnet18. Nesterov at a rate that follows the batch (AdamW for `torchvision/` and `timm/`
     networks), one cosine with a warm-up, label smoothing, light augmentation; mirror images only in colour,
     since grey ones are often digits or letters. Several labels an image: binary cross-entropy.
-    Expected: digits with resnet20, test accuracy 99.4 to 100 % (360 images; seeds 0 to 4).
-    Cost: 15 epochs, more where there are fewer than 10,000 images.
+    Expected: digits with resnet20, test accuracy 99.4 to 100 % (359 images; seeds 0 to 4); CIFAR-10 with resnet20 and
+    `--epochs 10`, test accuracy 87.4 % (seed 0). Cost: 15 epochs, more where there are fewer than 10,000 images; those
+    10 epochs took 6 min 45 s on two CPU cores (AVX-512, bf16).
     """
     name = model or ("resnet20" if _side(facts) <= _SMALL else "resnet18")
     size = _input_size(facts, name)
