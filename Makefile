@@ -59,6 +59,8 @@ define install
 endef
 
 # Each stamp is as new as the last install, so that an unchanged pyproject.toml costs nothing.
+# A stamp without the environment says nothing; make has seen it by the time that the environment is made anew.
+$(shell test -x .venv/bin/python || rm -f .venv/installed*)
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
 	$(call install,.)
 	@touch $@

@@ -9,16 +9,23 @@ import re
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 import residuum
 from residuum.cli import main
+from residuum.cli.curves import draw_curves
+from residuum.cli.images import write_sheet
+from residuum.data.sources import open_data
+from residuum.data.splits import FileSplit
 from residuum.training.interruption import Interrupted
 
 VERBS = ("train", "evaluate", "predict", "models", "describe", "check")
@@ -253,6 +260,8 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         (OSError(errno.ENOSPC, "No space left on device", "a/b"), "free some space"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "a/b"), "a/b: no such file"),
         (torch.cuda.OutOfMemoryError("CUDA out of memory"), "smaller batch"),
+        (MemoryError(), "memory ran out; use a smaller batch (-b)"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "--set accumulate=2"),
         (residuum.UserError("two\nlines"), "two lines"),
     ],
 )
@@ -412,6 +421,58 @@ def test_check_prints_and_draws(residuum_says: Residuum, images: Path, tmp_path:
     assert "bad.png" in said.out
     with Image.open(tmp_path / "new" / "sheet.png") as sheet:
         assert sheet.height > 2 * 64
+
+
+def test_check_draws_a_sheet_whole_or_not_at_all(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("residuum.report.pictures.contact_sheet", fill_half)
+    with pytest.raises(ZeroDivisionError):
+        main(["check", str(images), "--sheet", str(tmp_path / "new" / "sheet.png")])
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_curves_are_drawn_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("residuum.report.pictures.plot_curves", fill_half)
+    (tmp_path / "curves.png").write_text("those of before")
+    with pytest.raises(ZeroDivisionError):
+        draw_curves([{"epoch": 1, "lr": 0.1}], tmp_path / "curves.png", held_out="val", title="")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["those of before"]
+
+
+def fill_half(content: object, path: Path, title: str = "") -> None:
+    """A picture whose drawing fails midway."""
+    path.write_text("half a picture")
+    raise ZeroDivisionError
+
+
+def test_sheet_does_not_hold_all_images_at_full_size(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[NDArray[np.uint8]]] = []
+    alive: list[int] = []
+
+    def read(self: FileSplit, index: int, channels: int) -> NDArray[np.uint8]:
+        alive.append(sum(image() is not None for image in made))
+        image = np.zeros((100, 100, channels), np.uint8)
+        made.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr(FileSplit, "read", read)
+    write_sheet(open_data(str(images)), tmp_path / "sheet.png")
+    assert len(made) > 2
+    assert max(alive) <= 1
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped(images: Path) -> None:
+    (images / "dark").rename(images / "d\N{LATIN SMALL LETTER A WITH DIAERESIS}rk")
+    done = subprocess.run(
+        [sys.executable, "-m", "residuum", "check", str(images)],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "d\\xe4rk" in done.stdout
 
 
 def test_check_as_json(residuum_says: Residuum, images: Path) -> None:

@@ -17,7 +17,7 @@ ALLOWED = {
     "evaluation": BASE | {"data"},
     "inference": BASE | WEIGHTS | {"evaluation", "data"},
     "training": BASE | WEIGHTS | {"evaluation", "models", "data"},
-    "report": {"records", "errors"},
+    "report": {"records"},
 }
 ON_TOP = {"cli", "__init__", "__main__"}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -393,6 +393,9 @@ def test_no_augmentation_is_normalisation_alone():
         ({"randaugment": (0, 9)}, "operation"),
         ({"randaugment": (2, 31)}, "0 to 30"),
         ({"mixup": -0.1}, "mixup"),
+        ({"mixup": math.nan}, "mixup nan"),
+        ({"color_jitter": math.inf}, "color_jitter inf"),
+        ({"lighting": math.inf}, "finite"),
         ({"random_resized_crop": (0.1, 1.0), "shorter_side": (256, 480)}, "keep one"),
     ],
 )

@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,8 +9,10 @@ import pytest
 from image_bytes import coloured_png, encoded
 from PIL import Image
 
-from residuum.data.doctor import check_data
-from residuum.data.sources import open_data
+from residuum.data.doctor import CHUNK, check_data
+from residuum.data.sources import DataSet, open_data
+from residuum.data.splits import ArraySplit, NumberedNames
+from residuum.errors import UserError
 from residuum.records import plain
 
 MakeFolder = Callable[..., Path]
@@ -97,6 +101,18 @@ def test_multi_label_data_are_counted_by_label(tmp_path: Path) -> None:
     report = check_data(open_data(str(tmp_path / "list.csv")))
     assert report.counts.rows == (("a", 2), ("b", 2), ("all", 3))
     assert report.duplicates.rows[0][2] == "a|b or a"
+
+
+def test_worker_that_dies_is_one_line() -> None:
+    class Deadly(ArraySplit):
+        def read(self, index: int, channels: int) -> np.ndarray:
+            os.kill(os.getpid(), signal.SIGKILL)
+            raise AssertionError
+
+    images = np.zeros((5 * CHUNK, 1, 1, 1), np.uint8)
+    split = Deadly(images, np.zeros(len(images), np.int64), NumberedNames("x", len(images)))
+    with pytest.raises(UserError, match="a worker process died"):
+        check_data(DataSet("deadly", ("a",), {"train": split}, multi_label=False))
 
 
 def test_report_is_plain_json_and_worker_processes_change_nothing() -> None:

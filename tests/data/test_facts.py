@@ -21,13 +21,13 @@ def write(folder: Path, images: list[Image.Image]) -> FileSplit:
 
 def test_facts_of_digits() -> None:
     data = open_data("digits")
-    assert data_facts(data.train, data.classes, False) == DataFacts(1438, 10, 1, 8, 8, True, False)
+    assert data_facts(data.train, data.classes, False) == DataFacts(1438, 10, 1, 8, 8, False)
 
 
-def test_median_size_and_uniformity(tmp_path: Path) -> None:
+def test_size_is_the_median(tmp_path: Path) -> None:
     split = write(tmp_path, [Image.new("RGB", size) for size in ((10, 20), (30, 40), (50, 90))])
     facts = data_facts(split, ["a", "b"], True)
-    assert (facts.height, facts.width, facts.uniform, facts.channels) == (40, 30, False, 3)
+    assert (facts.height, facts.width, facts.channels) == (40, 30, 3)
 
 
 def test_grey_needs_every_image_grey(tmp_path: Path) -> None:

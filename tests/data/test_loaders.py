@@ -16,7 +16,7 @@ from residuum.data.augmentations import Augmentation
 from residuum.data.loaders import evaluation_loader, train_loader
 from residuum.data.preprocessing import Preprocessing, statistics
 from residuum.data.splits import ArraySplit, FileSplit, NumberedNames, PackedNames
-from residuum.data.storage import LoaderSettings, open_images
+from residuum.data.storage import LoaderSettings, WorkerDiedError, open_images
 from residuum.distributed import World
 from residuum.errors import UserError
 
@@ -276,12 +276,22 @@ def test_evaluation_reports_bad_files_even_when_strict(files):
     assert len(seen(loader)) == COUNT - len(BAD)
 
 
-def test_a_training_batch_without_any_readable_image_is_an_error(tmp_path):
-    split = file_split(tmp_path, pixels(2), bad=(0, 1))
-    with pytest.raises(UserError, match=r"none of the 2 images.*0[01]\.png"):
-        list(training(split, kind="file").epoch(0))
+@pytest.mark.parametrize("kind", ["memory", "file"])
+@pytest.mark.parametrize("name", ["none", "paper", "resized crop", "randaugment", "mixup"])
+def test_a_training_batch_without_any_readable_image_is_empty(tmp_path, kind, name):
+    split = file_split(tmp_path, pixels(3), bad=(1,))
+    batches = list(training(split, AUGMENTATIONS[name], batch_size=1, kind=kind).epoch(0))
+    assert sorted(len(batch.images) for batch in batches) == [0, 1, 1]
+    (empty,) = (batch for batch in batches if batch.bad)
+    assert empty.images.shape == (0, 3, 10, 10)
+    assert empty.images.dtype == torch.float32
+    assert len(empty.labels) == len(empty.indices) == 0
+    assert empty.bad_indices.tolist() == [1]
+
+
+def test_a_training_set_without_any_readable_image_is_not_loaded_into_memory(tmp_path):
     with pytest.raises(UserError, match="none of the 2 images"):
-        training(split, kind="memory")
+        training(file_split(tmp_path, pixels(2), bad=(0, 1)), kind="memory")
 
 
 def test_an_evaluation_batch_without_any_readable_image_is_empty(tmp_path):
@@ -302,6 +312,12 @@ def test_small_sets_live_in_memory_and_big_ones_in_files(array, monkeypatch):
     assert training(array).kind == "file"
     assert evaluation(array).kind == "file"
     assert evaluation(array, kind="memory").kind == "memory"
+
+
+def test_processes_on_a_cpu_share_its_memory(array, monkeypatch):
+    monkeypatch.setattr("residuum.data.storage._free_bytes", lambda device: 2 * 4 * 37 * 300 - 1)
+    assert training(array).kind == "memory"
+    assert training(array, world=World(0, 0, 2)).kind == "file"
 
 
 def test_images_that_exceed_the_memory_are_refused(array, monkeypatch):
@@ -362,9 +378,20 @@ def test_a_killed_worker_is_an_error_and_not_a_hang(array):
     batches = loader.epoch(0)
     next(batches)
     os.kill(loader._images._pool._loader._iterator._workers[0].pid, signal.SIGKILL)
-    with pytest.raises(UserError, match="a worker process died"):
+    with pytest.raises(WorkerDiedError, match="a worker process died"):
         list(batches)
     assert signal.getsignal(signal.SIGCHLD) == handler
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, EOFError])
+def test_an_error_in_a_worker_keeps_its_traceback(array, kind):
+    class Broken(ArraySplit):
+        def read(self, index, channels):
+            raise kind("a mistake of our own")
+
+    broken = Broken(array.images, array.labels, array.names)
+    with pytest.raises(kind, match=r"(?s)Traceback.*a mistake of our own"):
+        list(training(broken, batch_size=COUNT, kind="file", workers=1).epoch(0))
 
 
 def test_workers_leave_ctrl_c_to_the_main_process(files):

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from residuum.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, statistics
+from residuum.data import preprocessing as preprocessing_module
+from residuum.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, LONGEST, Preprocessing, statistics
 from residuum.errors import UserError
 
 
@@ -42,6 +43,19 @@ def test_view_is_torchvisions_to_the_bit(height, width, interpolation):
             view = preprocessing.view(image)
             assert view.shape == (size, size, channels)
             assert np.array_equal(view, torchvision_view(image, resized, size, interpolation))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 60_000), (60_000, 1), (2, 60_001)])
+def test_view_of_a_strip_is_that_of_its_middle(monkeypatch, height, width):
+    """Else a strip of a few kilobytes would become gigabytes: its longer side grows with its shorter one."""
+    sizes = []
+    resize = preprocessing_module._resize
+    monkeypatch.setattr(
+        preprocessing_module, "_resize", lambda image, size, how: sizes.append(size) or resize(image, size, how)
+    )
+    view = Preprocessing(3, 56, 0.875).view(photograph(height, width))
+    assert view.shape == (56, 56, 3)
+    assert sizes == [(64 * LONGEST, 64) if width > height else (64, 64 * LONGEST)]
 
 
 def test_view_of_an_image_that_fits_is_the_image():

@@ -123,6 +123,8 @@ def test_csv_mistakes_are_named_with_their_line(tmp_path: Path, text: str, messa
         ('{"path": null, "label": "cat"}\n', r"line 1: the path is empty"),
         ('{"path": "a.png", "label": {"cat": 1}}\n', r"line 1: the label is an object"),
         ('{"path": "a.png", "label": null}\n', r"line 1: the label is empty"),
+        (r'{"path": "a\u0000b.png", "label": "cat"}', r"line 1: the path 'a\\x00b\.png' has a character that no file"),
+        (r'{"path": "a\ud800b.png", "label": "cat"}', r"line 1: the path 'a\\ud800b\.png' has a character that no"),
     ],
 )
 def test_json_mistakes_are_named_with_their_line(tmp_path: Path, text: str, message: str) -> None:

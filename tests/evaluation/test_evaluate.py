@@ -144,6 +144,14 @@ def test_an_unreadable_image_of_several_labels_counts_as_having_been_given_none(
     assert found.loss.value == pytest.approx(math.log1p(math.exp(-9)), rel=1e-4)
 
 
+def test_one_label_an_image_is_scored_by_a_model_of_several_as_rows_of_one() -> None:
+    """A list without any `|` has one label a line, whatever the model was trained on."""
+    labels = np.random.default_rng(5).integers(-1, len(CLASSES), COUNT)
+    rows = np.zeros((COUNT, len(CLASSES)), np.uint8)
+    rows[labels >= 0, labels[labels >= 0]] = 1
+    assert scored(made_up(labels), multi_label=True) == scored(made_up(rows), multi_label=True)
+
+
 def test_an_empty_split_and_other_classes_are_refused() -> None:
     with pytest.raises(UserError, match="no image"):
         scored(ArraySplit(np.empty((0, 6, 6, 3), np.uint8), np.empty(0, np.int64), NumberedNames("none", 0)))

@@ -14,6 +14,7 @@ from residuum.models.catalogue import CATALOGUE, create_model, find, list_models
         ("plain57", "depth 57 is not 6n+2; the nearest are 56 and 62."),
         ("resnet49", "depth 49 is not 6n+2; the nearest are 44 and 56."),  # resnet50 is the ImageNet net
         ("resnet7", "depth 7 is not 6n+2; the smallest is 8."),
+        ("resnet9999999999", "the nearest are 9999999998 and 10000000004."),  # and at once
         ("resnet2", "depth 2 is not 6n+2; the smallest is 8."),
         ("wide_resnet29_10", "depth 29 is not 6n+4; the nearest are 28 and 34."),
         ("resnet50_v15", "did you mean resnet50_v1_5"),
@@ -33,6 +34,12 @@ def test_wrong_timm_name_is_refused_with_the_nearest():
     pytest.importorskip("timm")
     with pytest.raises(UserError, match="did you mean resnet50"):
         create_model("timm/resnet50x")
+
+
+def test_wrong_timm_weights_tag_is_refused():
+    pytest.importorskip("timm")
+    with pytest.raises(UserError, match=r"unknown timm network 'resnet50\.a1_in1kk'; did you mean .*resnet50\.a1_in1k"):
+        find("timm/resnet50.a1_in1kk")
 
 
 def test_absent_timm_is_explained_with_the_install_line(monkeypatch):

@@ -34,6 +34,11 @@ def test_last_test_error_is_written_and_the_last_training_error_is_not(tmp_path:
     assert "<!-- 5.25 % -->" not in drawing
 
 
+def test_title_is_taken_literally(tmp_path: Path) -> None:
+    plot_curves([[curve("test", "error [%]", (5.0,))]], tmp_path / "curves.svg", "pics$_$ on digits")
+    assert "<!-- pics$_$ on digits -->" in (tmp_path / "curves.svg").read_text()
+
+
 @pytest.mark.parametrize("y", [(), (5.0,), (0.0, 0.0), (float("nan"), 3.0)])
 def test_short_and_odd_curves_are_drawn(tmp_path: Path, y: tuple[float, ...]) -> None:
     plot_curves([[curve("test", "error [%]", y)]], tmp_path / "curves.png")

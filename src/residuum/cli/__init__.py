@@ -3,6 +3,7 @@
 Nothing here imports torch before a verb does its work: `residuum --help` answers at once.
 """
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -53,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: done in part (`predict` met unreadable files). 2: refused or failed, and a line on stderr says
     why. 130: interrupted. With RESIDUUM_DEBUG=1 in the environment a failure shows its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files and classes may be any text
     try:
         code = app(args=arguments, prog_name="residuum", standalone_mode=False)
         sys.stdout.flush()

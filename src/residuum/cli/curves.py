@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from residuum.files import whole_file
 from residuum.records import Series
 
 
@@ -23,7 +24,8 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]], path: Path, *, held_out: s
         [curve(metrics, "lr", "learning rate", "learning rate")],
     ]
     drawn = [[series for series in panel if series.x] for panel in panels]
-    plot_curves([panel for panel in drawn if panel], path, title)
+    with whole_file(path) as temporary:
+        plot_curves([panel for panel in drawn if panel], temporary, title)
 
 
 def curve(metrics: Sequence[Mapping[str, Any]], key: str, name: str, label: str) -> Series:

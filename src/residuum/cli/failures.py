@@ -20,11 +20,17 @@ def one_line(error: Exception) -> str | None:
         text = _usage(error)
     elif isinstance(error, OSError):
         text = _file(error)
-    elif type(error).__name__ == "OutOfMemoryError":  # torch's, by name: torch may not be loaded
-        text = "the device ran out of memory; use a smaller batch, such as -b 32"
+    elif _tells_of_no_memory(error):
+        text = "memory ran out; use a smaller batch (-b), --set accumulate=2, or a smaller input"
     else:
         return None
     return " ".join(text.splitlines())
+
+
+def _tells_of_no_memory(error: Exception) -> bool:
+    """Python's error, a GPU's (by name: torch may not be loaded), or that of torch on a CPU, which has no type."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "DefaultCPUAllocator" in str(error)
 
 
 def _usage(error: Exception) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from residuum.data.decoding import BadImage
+from residuum.files import whole_file
 
 if TYPE_CHECKING:
     from residuum.data.sources import DataSet
@@ -24,9 +25,9 @@ def write_sheet(dataset: "DataSet", path: Path) -> None:
 
     split = max(dataset.splits.values(), key=len)
     names = dataset.classes[:MOST_CLASSES]
-    rows = [(name, list(images_of(split, index, PER_CLASS))) for index, name in enumerate(names)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(rows, path)
+    rows = [(name, images_of(split, index, PER_CLASS)) for index, name in enumerate(names)]
+    with whole_file(path) as temporary:
+        contact_sheet(rows, temporary)
 
 
 def write_samples(dataset: "DataSet", folder: Path) -> list[Path]:

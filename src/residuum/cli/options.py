@@ -33,12 +33,12 @@ ModelName = Annotated[
     str | None, typer.Option("-m", "--model", metavar="NAME", help="The network; see: residuum models.")
 ]
 Recipe = Annotated[
-    str,
+    str | None,
     typer.Option(
         "-r",
         "--recipe",
         metavar="NAME",
-        help="How to train: quick suits most images; he2015-cifar, he2015-imagenet, he2016-cifar, "
+        help="How to train: quick, the default, suits most images; he2015-cifar, he2015-imagenet, he2016-cifar, "
         "d2l-fashion-mnist, fast-cifar, modern-imagenet.",
     ),
 ]

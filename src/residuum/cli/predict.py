@@ -73,7 +73,11 @@ def predict(
 
 
 def _opened(out: Path | None) -> AbstractContextManager[TextIO]:
-    return nullcontext(sys.stdout) if out is None else out.open("w", encoding="utf-8", newline="")
+    return (
+        nullcontext(sys.stdout)
+        if out is None
+        else out.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+    )
 
 
 def write_table(predictions: "Iterable[Prediction]", stream: TextIO, *, top: int, width: int) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def train(
     data: options.Data,
     model: options.ModelName = None,
-    recipe: options.Recipe = "quick",
+    recipe: options.Recipe = None,
     out: options.RunFolder = None,
     resume: options.Resume = False,
     root: options.Root = None,
@@ -68,8 +68,10 @@ def train(
     try:
         result = train_run(dataset, recipe=recipe, model=model, out=out, resume=resume, overrides=overrides)
     except Interrupted as interruption:
-        again = ["residuum", "train", data, *data_flags, "--resume", "--out", str(interruption.folder)]
-        print(f"{interruption}; go on with: {shlex.join(again)}", file=sys.stderr)
+        if world_from_environment().is_main:
+            again = ["residuum", "train", data, *data_flags, "--resume", "--out", str(interruption.folder)]
+            how = "under torchrun as before" if world_from_environment().size > 1 else "with"
+            print(f"{interruption}; go on {how}: {shlex.join(again)}", file=sys.stderr)
         raise typer.Exit(interruption.exit_code) from None
     if world_from_environment().is_main:
         title = f"{result.run.model.name} on {Path(data).name}"

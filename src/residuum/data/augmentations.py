@@ -1,5 +1,6 @@
 """Augmentations: pure functions of a batch and of random numbers, and the order they are applied in."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +44,7 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         for name in ("pad_and_crop", "color_jitter", "lighting", "random_erasing", "mixup", "cutmix"):
-            self._allow(name, getattr(self, name) >= 0, "0 (off) or more")
+            self._allow(name, 0 <= getattr(self, name) < math.inf, "0 (off) or more, and finite")
         self._allow("random_erasing", self.random_erasing <= 1, "a probability, 0 to 1")
         if self.random_resized_crop is not None:
             low, high = self.random_resized_crop

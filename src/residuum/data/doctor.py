@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import Dataset
 
 from residuum.data.decoding import GREY_MODES, BadImage
 from residuum.data.sources.dataset import DataSet, counted, listed
 from residuum.data.splits import Split
+from residuum.data.storage import LoaderSettings, Pool
 from residuum.hardware import default_workers
 from residuum.records import Cell, Table
 
@@ -96,20 +100,17 @@ def check_data(dataset: DataSet) -> DataReport:
     )
 
 
-class _Chunks:
-    """A split in chunks, each scanned where it is asked for: by DataLoader's workers."""
+class _Scanner(Dataset[_Scan]):
+    """Scans the images that it is asked for; what a worker process holds."""
 
     def __init__(self, split: Split) -> None:
-        self.split = split
+        self._split = split
 
-    def __len__(self) -> int:
-        return -(-len(self.split) // CHUNK)
-
-    def __getitem__(self, chunk: int) -> _Scan:
+    def __getitem__(self, indices: range) -> _Scan:
         scan = _Scan()
-        for index in range(chunk * CHUNK, min(len(self.split), (chunk + 1) * CHUNK)):
+        for index in indices:
             try:
-                _look_at(self.split, index, scan)
+                _look_at(self._split, index, scan)
             except BadImage as bad:
                 scan.bad.append(bad)
         return scan
@@ -123,24 +124,18 @@ def _look_at(split: Split, index: int, scan: _Scan) -> None:
     scan.digests += digest
     scan.sizes[facts.width, facts.height] += 1
     scan.modes[facts.mode] += 1
-    levels = pixels + np.array([0, 256, 512], np.uint16)
-    scan.histogram += np.bincount(levels.ravel(), minlength=768).reshape(3, 256)
+    scan.histogram += np.reshape(Image.fromarray(pixels).histogram(), (3, 256))
 
 
 def _scan(split: Split) -> _Scan:
-    import torch
-    from torch.utils.data import DataLoader
-
-    chunks = _Chunks(split)
+    every = range(len(split))
+    chunks = [every[start : start + CHUNK] for start in every[::CHUNK]]
     workers = default_workers(torch.device("cpu")) if len(chunks) > 4 else 0
+    pool: Pool[range, _Scan] = Pool(_Scanner(split), LoaderSettings(workers=workers))
     total = _Scan()
-    for scan in DataLoader(chunks, batch_size=None, num_workers=workers, collate_fn=_as_it_is):  # type: ignore[arg-type]
+    for scan in pool.read(chunks):
         total.add(scan)
     return total
-
-
-def _as_it_is(scan: _Scan) -> _Scan:
-    return scan
 
 
 def _class_counts(labels: NDArray[Any], classes: int) -> NDArray[np.int64]:

@@ -14,17 +14,13 @@ PROBES = 1_000
 
 @dataclass(frozen=True)
 class DataFacts:
-    """Counts, 1 or 3 channels (1 where all is grey), median height and width in pixels.
-
-    uniform: every image looked at has the same size.
-    """
+    """Counts, 1 or 3 channels (1 where all is grey), median height and width in pixels."""
 
     images: int
     classes: int
     channels: int
     height: int
     width: int
-    uniform: bool
     multi_label: bool
 
 
@@ -43,13 +39,11 @@ def data_facts(split: Split, classes: Sequence[str], multi_label: bool) -> DataF
             problems.append(bad)
     if not probed:
         raise UserError(f"none of the images can be read; the first is {problems[0]}")
-    sizes = {(facts.height, facts.width) for facts in probed}
     return DataFacts(
         images=len(split),
         classes=len(classes),
         channels=1 if all(facts.mode in GREY_MODES for facts in probed) else 3,
         height=int(np.median([facts.height for facts in probed])),
         width=int(np.median([facts.width for facts in probed])),
-        uniform=len(sizes) == 1,
         multi_label=multi_label,
     )

@@ -45,10 +45,7 @@ class Batch:
 
 
 class Loader:
-    """The batches of any epoch. Made by `train_loader` and `evaluation_loader`.
-
-    Without `augment`, a batch of which nothing can be read has no images; with it, that is a UserError.
-    """
+    """The batches of any epoch, empty where nothing can be read. Made by `train_loader` and `evaluation_loader`."""
 
     def __init__(
         self,
@@ -95,10 +92,8 @@ class Loader:
         images = views.images.to(self._device, non_blocking=True)
         labels = self._labels[torch.from_numpy(views.indices)].to(self._device, non_blocking=True)
         bad = tuple(views.bad.values()), np.array(list(views.bad), dtype=np.int64)
-        if self._augment is None:
+        if self._augment is None or not len(images):
             return Batch(self._preprocessing.normalise(images), labels, views.indices, *bad)
-        if not len(images):
-            raise UserError(f"none of the {len(bad[0])} images of a batch can be read; the first is {bad[0][0]}")
         images, labels = self._augment(images, labels, epoch, number, views.indices)
         return Batch(images, labels, views.indices, *bad)
 

@@ -18,6 +18,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """Per-channel mean of ImageNet's training images in [0, 1], as torchvision and timm use it."""
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+LONGEST = 64
+"""Of an image's longer side, how much is resized at most, in shorter sides: a strip would take all the memory."""
+
 INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -84,14 +87,15 @@ class Preprocessing:
         """The (size, size, channels) centre of an (H, W, channels) image resized to `resized_side`.
 
         Bit for bit torchvision's Resize and CenterCrop on a PIL image. A larger image is reduced with
-        anti-aliasing, a smaller one is enlarged.
+        anti-aliasing, a smaller one is enlarged. Of a strip whose longer side is more than LONGEST times the
+        shorter one only the middle, of that length, is resized.
         """
         height, width = image.shape[:2]
-        shorter, longer = min(height, width), max(height, width)
+        shorter, longer = min(height, width), min(max(height, width), LONGEST * min(height, width))
         if shorter != self.resized_side:
             other = int(self.resized_side * longer / shorter)
             new = (self.resized_side, other) if width <= height else (other, self.resized_side)
-            image = _resize(image, new, INTERPOLATIONS[self.interpolation])
+            image = _resize(_middle(image, longer), new, INTERPOLATIONS[self.interpolation])
             height, width = image.shape[:2]
         top, left = round((height - self.size) / 2.0), round((width - self.size) / 2.0)
         return image[top : top + self.size, left : left + self.size]
@@ -138,6 +142,13 @@ class Preprocessing:
             std=tuple(config["std"]),
             mean_image=mean_image,
         )
+
+
+def _middle(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
+    """The middle `longest` pixels of either side, where it has more."""
+    height, width = image.shape[:2]
+    top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
+    return image[top : top + longest, left : left + longest]
 
 
 def _resize(image: NDArray[np.uint8], size: tuple[int, int], resample: Image.Resampling) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from residuum.errors import UserError
 Kind = Literal["memory", "file"]
 Progress = Callable[[int, int], None]
 """Called with the number of images read so far and the number of all."""
+
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
 
 _MOST_BYTES = 4 * 2**30
 _READ_AT_ONCE = 128
@@ -51,6 +54,10 @@ class LoaderSettings:
             raise UserError(f"loader {self.kind!r}; allowed: auto, memory, file")
         if self.workers < 0:
             raise UserError(f"{self.workers} workers; 0 decodes in the main process")
+
+
+class WorkerDiedError(UserError):
+    """A process that decodes images is gone: killed, by a signal or for want of memory."""
 
 
 class Request(NamedTuple):
@@ -90,13 +97,16 @@ class _Reader(Dataset[Views]):
         return Views(self._view(images, request.epoch, indices), indices, bad)
 
 
-class _Pool:
-    """Worker processes that stay from one epoch to the next; none with `workers=0`."""
+class Pool(Generic[Asked, Answer]):
+    """Worker processes that stay from one reading to the next; none with `workers=0`.
 
-    def __init__(self, reader: _Reader, settings: LoaderSettings) -> None:
-        self._requests: list[Request] = []
-        self._loader = DataLoader(
-            reader,
+    source: what each of them holds; `source[request]` is the answer to a request.
+    """
+
+    def __init__(self, source: Dataset[Answer], settings: LoaderSettings) -> None:
+        self._requests: list[Asked] = []
+        self._loader: DataLoader[Answer] = DataLoader(
+            source,
             sampler=self._requests,
             batch_size=None,
             collate_fn=_as_it_is,
@@ -107,17 +117,25 @@ class _Pool:
             generator=torch.Generator(),  # else every epoch would draw from the global one
         )
 
-    def read(self, requests: Sequence[Request]) -> Iterator[Views]:
+    def read(self, requests: Sequence[Asked]) -> Iterator[Answer]:
+        """The answer to each request, in order. One iteration at a time. Raises WorkerDiedError."""
         self._requests[:] = requests
         try:
             with _quiet_about_children():
-                views = iter(self._loader)
-            yield from views
+                answers = iter(self._loader)
+            yield from answers
         except (RuntimeError, ConnectionError, EOFError) as error:
-            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            if not _tells_of_a_dead_worker(error):
                 raise
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"a worker process died ({reason}); if memory ran out, lower -j") from error
+            raise WorkerDiedError(f"a worker process died ({reason}); if memory ran out, lower -j") from error
+
+
+def _tells_of_a_dead_worker(error: Exception) -> bool:
+    """Not so an error raised inside of a worker, which comes with its traceback as text."""
+    if isinstance(error, RuntimeError):
+        return "DataLoader worker (pid" in str(error)
+    return "in DataLoader worker process" not in str(error)
 
 
 @contextmanager
@@ -134,8 +152,8 @@ def _quiet_about_children() -> Iterator[None]:
     signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
-def _as_it_is(views: Any) -> Any:
-    return views
+def _as_it_is(answer: Any) -> Any:
+    return answer
 
 
 def _start_worker(_: int) -> None:
@@ -156,7 +174,7 @@ class FileImages:
         self.split = split
         self.bad: dict[int, BadImage] = {}
         self._preprocessing, self._settings = preprocessing, settings
-        self._pool = _Pool(_Reader(split, preprocessing, view), settings)
+        self._pool: Pool[Request, Views] = Pool(_Reader(split, preprocessing, view), settings)
 
     def read(self, requests: Sequence[Request]) -> Iterator[Views]:
         """The views of each request, in order. One iteration at a time."""
@@ -167,8 +185,8 @@ class FileImages:
     def centre_views(self, limit: int = 100_000) -> Iterator[Tensor]:
         """At most `limit` evenly spaced images, bad ones left out, in batches of (N, C, S, S) uint8."""
         reader = _Reader(self.split, self._preprocessing, CentreView(self._preprocessing))
-        requests = _requests(_evenly_spaced(len(self.split), limit))
-        for views in _Pool(reader, self._settings).read(requests):
+        pool: Pool[Request, Views] = Pool(reader, self._settings)
+        for views in pool.read(_requests(_evenly_spaced(len(self.split), limit))):
             _note(views.bad, self.bad, self._settings.strict)
             yield views.images
 
@@ -193,7 +211,7 @@ class MemoryImages:
         for epoch, asked in requests:
             indices = asked[self._readable[asked]]
             images = self._select(indices)
-            if isinstance(self._view, RandomView) and len(indices):
+            if isinstance(self._view, RandomView):
                 images = self._view.of_batch(images, epoch, indices)
             yield Views(images, indices, {int(i): self.bad[int(i)] for i in asked[~self._readable[asked]]})
 
@@ -248,6 +266,8 @@ def _belong_in_memory(split: Split, preprocessing: Preprocessing, whole: bool, s
     height, width = _common_size(split) if whole else (preprocessing.size, preprocessing.size)
     needed = len(split) * preprocessing.channels * height * width
     free = _free_bytes(settings.device)
+    if settings.device.type == "cpu":
+        free //= settings.world.size  # each process keeps its own copy
     if settings.kind == "auto":
         return needed <= min(_MOST_BYTES, free // 4)
     if needed > free:
@@ -265,7 +285,7 @@ def _load(
     progress: Progress | None,
 ) -> MemoryImages:
     kept: View = WholeView() if isinstance(view, RandomView) else view
-    pool = _Pool(_Reader(split, preprocessing, kept), settings)
+    pool: Pool[Request, Views] = Pool(_Reader(split, preprocessing, kept), settings)
     pixels: Tensor | None = None
     bad: dict[int, BadImage] = {}
     done = 0

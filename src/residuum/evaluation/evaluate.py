@@ -206,8 +206,8 @@ def _score_labels(reading: _Reading, total: int, classes: tuple[str, ...], world
     read, unread = (torch.zeros(total, dtype=torch.int64, device=device) for _ in range(2))
     for answers in reading:
         rows, others = answers.indices.to(device), answers.unread_indices.to(device)
-        scores[rows], truth[rows] = answers.logits.float().to(device), answers.labels.to(device)
-        truth[others] = answers.unread_labels.to(device)
+        scores[rows], truth[rows] = answers.logits.float().to(device), _yes_or_no(answers.labels, classes).to(device)
+        truth[others] = _yes_or_no(answers.unread_labels, classes).to(device)
         read[rows] += 1
         unread[others] += 1
     scores, truth, read, unread = (world.sum(part).cpu() for part in (scores, truth, read, unread))
@@ -227,6 +227,13 @@ def _score_labels(reading: _Reading, total: int, classes: tuple[str, ...], world
         micro_f1=_percent(metrics.micro_f1),
         macro_f1=_percent(metrics.macro_f1),
     )
+
+
+def _yes_or_no(labels: Tensor, classes: Sequence[str]) -> Tensor:
+    """(N, K) float32 rows as they are; of one label an image, (N,) int64, ones at the labels, none for -1."""
+    if labels.ndim == 2:
+        return labels
+    return F.one_hot(labels + 1, len(classes) + 1)[:, 1:].float()
 
 
 def _reduction_device(world: World) -> torch.device:

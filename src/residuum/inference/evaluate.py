@@ -26,15 +26,23 @@ def evaluate(
     The data set must be opened with the model's classes, `open_data(spec, classes=classifier.classes)`, which
     matches them by name. Images stream, each through the model's own preprocessing. Under torchrun each
     process takes its share, and all get the same result.
-    Raises UserError for other classes, for a split that is not there and for a device that cannot be had.
+    Raises UserError for other classes, for several labels an image where the model gives one, for a split that
+    is not there and for a device that cannot be had.
     """
     if dataset.classes != classifier.classes:
         raise UserError(
             f"{dataset.spec} was opened under other classes than the model's; open it with "
             "open_data(spec, classes=classifier.classes), which matches them by name"
         )
+    if dataset.multi_label and not classifier.multi_label:
+        raise UserError(
+            f"{dataset.spec} has several labels an image and the model gives one; "
+            "evaluate it on data of one label an image, or train a model on such data"
+        )
     _, images = dataset.held_out(split)
     where = choose_device(device, world_from_environment().local_rank)
+    if precision == "auto":  # the number that training printed is the one to find again
+        precision = classifier.provenance.get("precision", "auto")
     predict = predictor(classifier.network, where, choose_precision(precision, where))
     most = len(images) // batch_size  # starting a process for less than a batch takes longer than the batch
     processes = min(default_workers(where), most) if workers is None else workers

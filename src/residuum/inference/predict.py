@@ -128,12 +128,16 @@ def expand_paths(patterns: Sequence[str | Path]) -> Iterator[Path]:
 
 
 def _expand(pattern: str) -> Iterator[Path]:
-    named = [pattern] if os.path.lexists(pattern) else sorted(glob.iglob(pattern, recursive=True))
-    for name in named:
-        if os.path.isdir(name):
+    if os.path.lexists(pattern):
+        yield from _images_below(pattern) if os.path.isdir(pattern) else [Path(pattern)]
+        return
+    deep = "**" in pattern  # which matches the folders and, apart, all that is in them
+    for name in sorted(glob.iglob(pattern, recursive=True)):
+        if not os.path.isdir(name):
+            if not deep or _is_image_name(os.path.basename(name)):
+                yield Path(name)
+        elif not deep:
             yield from _images_below(name)
-        else:
-            yield Path(name)
 
 
 def _images_below(folder: str) -> Iterator[Path]:

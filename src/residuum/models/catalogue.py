@@ -177,9 +177,9 @@ def _wrong_depth(name: str, depth: int, offset: int) -> UserError:
         return taken is None or taken.task is CIFAR
 
     smallest = 6 + offset
-    below = [d for d in range(smallest, depth, 6) if is_free(d)][-1:]
+    below = next((d for d in range(depth - (depth - offset) % 6, smallest - 1, -6) if is_free(d)), None)
     above = next(d for d in itertools.count(max(smallest, depth + (offset - depth) % 6), 6) if is_free(d))
-    nearest = f"the nearest are {below[0]} and {above}" if below else f"the smallest is {above}"
+    nearest = f"the nearest are {below} and {above}" if below else f"the smallest is {above}"
     return UserError(f"depth {depth} is not 6n+{offset}; {nearest}.")
 
 

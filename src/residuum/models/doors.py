@@ -58,10 +58,15 @@ def torchvision_input(name: str) -> tuple[int, int, int]:
 
 
 def timm_input(name: str) -> tuple[int, int, int]:
-    """The (C, H, W) of a timm network's default weights. Raises UserError for an unknown name."""
-    if not _import_timm().is_model(name.split(".")[0]):
+    """The (C, H, W) of a timm network's weights, default or tagged. Raises UserError for an unknown name."""
+    timm = _import_timm()
+    network = name.split(".")[0]
+    if not timm.is_model(network):
         raise unknown_name("timm network", name, timm_names(), "residuum models 'timm/*'")
-    size = _import_timm().get_pretrained_cfg(name).input_size
+    try:
+        size = timm.get_pretrained_cfg(name).input_size
+    except RuntimeError as error:
+        raise unknown_name("timm network", name, [network, *timm.list_pretrained(f"{network}.*")]) from error
     return size[0], size[1], size[2]
 
 

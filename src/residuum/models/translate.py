@@ -88,8 +88,9 @@ def check_origin(name: str, origin: str) -> None:
 
 
 def _unwrapped(state_dict: Mapping[str, Tensor]) -> StateDict:
+    """Without the wrappers' prefixes, of which either may be the outer one."""
     state = dict(state_dict)
-    for prefix in _WRAPPERS:
+    for prefix in (*_WRAPPERS, *_WRAPPERS):
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state

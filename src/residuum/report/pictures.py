@@ -1,6 +1,6 @@
 """Pictures of records: training curves as the papers draw them, and contact sheets of images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ def plot_curves(panels: Sequence[Sequence[Series]], path: Path, title: str = "")
     for axes, series in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _draw_panel(axes, series)
     if title:
-        figure.suptitle(title, fontsize=11, fontweight="bold", color=INK)
+        figure.suptitle(title, fontsize=11, fontweight="bold", color=INK, parse_math=False)
     figure.savefig(path)
 
 
@@ -92,24 +92,25 @@ def _dress(axes: "Axes") -> None:
     axes.spines["bottom"].set_color(INK)
 
 
-def contact_sheet(rows: Sequence[tuple[str, Sequence[Image_HWC]]], path: Path, tile: int = 64) -> None:
+def contact_sheet(rows: Sequence[tuple[str, Iterable[Image_HWC]]], path: Path, tile: int = 64) -> None:
     """Write a PNG with one row a class: its name, then its images, each in a square of `tile` pixels.
 
-    rows: (name, images), each image (H, W, 1 or 3) uint8. Small images grow by a whole factor, unblurred.
+    rows: (name, images), each image (H, W, 1 or 3) uint8, taken one by one. Small images grow by a whole
+    factor, unblurred.
     """
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(size=max(11, tile // 5))
     gap, names = 4, [_shortened(name) for name, _ in rows]
+    tiles = [[_tile(image, tile) for image in images] for _, images in rows]
     label_width = int(max(font.getlength(name) for name in names)) + 3 * gap
-    across = max(len(images) for _, images in rows)
+    across = max(map(len, tiles))
     sheet = Image.new("RGB", (label_width + across * (tile + gap) + gap, len(rows) * (tile + gap) + gap), "white")
     draw = ImageDraw.Draw(sheet)
-    for row, (name, (_, images)) in enumerate(zip(names, rows, strict=True)):
+    for row, (name, row_tiles) in enumerate(zip(names, tiles, strict=True)):
         top = gap + row * (tile + gap)
         draw.text((label_width - 2 * gap, top + tile / 2), name, fill=INK, font=font, anchor="rm")
-        for column, image in enumerate(images):
-            tiled = _tile(image, tile)
+        for column, tiled in enumerate(row_tiles):
             left = label_width + column * (tile + gap)
             sheet.paste(tiled, (left + (tile - tiled.width) // 2, top + (tile - tiled.height) // 2))
     sheet.save(path, format="PNG")

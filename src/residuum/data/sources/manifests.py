@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -82,9 +83,18 @@ def _row(file: Path, line: int, fields: dict[str, Any]) -> _Row:
     several = label if isinstance(label, list) else str("" if label is None else label).split(SEPARATOR)
     labels = tuple(dict.fromkeys(text for text in (str(one).strip() for one in several) if text))
     path = str(fields["path"] or "").strip()
-    if not path or "\0" in path:
+    if not path:
         raise _error(file, line, "the path is empty")
+    if not _can_name_a_file(path):
+        raise _error(file, line, f"the path {path!a} has a character that no file name can have")
     return _Row(line, path, labels, str(fields.get("split") or "").strip())
+
+
+def _can_name_a_file(path: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def _split_name(file: Path, row: _Row) -> str:
