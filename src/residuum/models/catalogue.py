@@ -193,4 +193,7 @@ def _shortcut_builder(name: str, entry: Entry, shortcut: str) -> ShortcutBuilder
 
 def _require_shortcuts(name: str, entry: Entry, shortcut: str | None, option: str) -> None:
     if not entry.has_shortcuts or shortcut == "none":
-        raise UserError(f"{option} needs residuum's own residual units with shortcuts, and {name} is built without")
+        raise UserError(
+            f"{option} needs residuum's own residual units with shortcuts, and {name} is built without; "
+            f"leave {option} out"
+        )

@@ -59,7 +59,7 @@ class Position:
 
 @dataclass
 class Job:
-    """Everything one training run works with. `evaluate` scores a network on the images that training watches."""
+    """Everything one training run works with. `evaluate` scores a network on the split that training watches."""
 
     run: Run
     network: nn.Module
@@ -67,6 +67,7 @@ class Job:
     schedule: Schedule
     loss: Loss
     loader: Loader
+    watched: str
     evaluate: Callable[[nn.Module], Evaluation]
     save_best: Callable[[nn.Module], None]
     folder: RunFolder
@@ -230,7 +231,7 @@ def finish_epoch(job: Job, epoch: int) -> None:
     if job.world.is_main:
         job.folder.append_metrics(record)
         save(job)
-    job.reporter.epoch(record, job.epochs)
+    job.reporter.epoch(record, job.epochs, job.watched)
 
 
 def training_record(job: Job, epoch: int) -> dict[str, Any]:

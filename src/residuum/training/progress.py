@@ -70,14 +70,14 @@ class Reporter:
         epoch = f"epoch {status.epoch}/{status.epochs}  loss {status.loss:.3f}{accuracy}"
         self._draw(step, f"{epoch}  {self._images / elapsed:,.0f} images/s  {left} left")
 
-    def epoch(self, record: Mapping[str, Any], epochs: int) -> None:
-        """Print the line of a finished epoch: one of `metrics.jsonl`."""
+    def epoch(self, record: Mapping[str, Any], epochs: int, watched: str) -> None:
+        """Print the line of a finished epoch: a record of `metrics.jsonl`, measured on the split `watched`."""
         parts = [f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}", f"lr {record['lr']:.4f}"]
         parts.append(f"train loss {record['train_loss']:.3f}")
         if record["train_error"] is not None:
             parts.append(f"error {record['train_error']:5.2f} %")
         if "val_error" in record:
-            parts += [f"val loss {record['val_loss']:.3f}", f"error {record['val_error']:5.2f} %"]
+            parts += [f"{watched} loss {record['val_loss']:.3f}", f"error {record['val_error']:5.2f} %"]
         parts.append(f"{record['images'] / max(record['seconds'], 1e-3):,.0f} images/s")
         self.line("  ".join(parts))
 

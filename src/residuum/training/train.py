@@ -218,6 +218,7 @@ def _job(context: _Context, data: PreparedData, network: nn.Module) -> Job:
         schedule=build_schedule(run.schedule, run.optimizer.lr, total_steps),
         loss=loss,
         loader=data.train,
+        watched=data.watched,
         evaluate=lambda network: _measure(context, network, data, data.watched),
         save_best=lambda network: save_model(context.folder.best, _classifier(context, data, network)),
         folder=context.folder,
