@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from residuum.data.loaders import Loader
+from residuum.data.sources.dataset import counted
 from residuum.distributed import World
 from residuum.errors import UserError
 from residuum.evaluation.metrics import (
@@ -83,9 +84,9 @@ class Evaluation:
         notes = []
         if self.bad:
             name, reason = self.bad[0]
-            notes.append(f"{len(self.bad):,} images could not be read and count as errors, first {name}: {reason}")
+            notes.append(f"counted as errors: {counted(len(self.bad), 'unreadable image')}, first {name}: {reason}")
         if self.unknown:
-            notes.append(f"{self.unknown:,} images are of a class the model does not know and count as errors")
+            notes.append(f"counted as errors: {counted(self.unknown, 'image')} of a class the model does not know")
         if self.bad or self.unknown:
             notes.append("the loss is the mean over the other images")
         return tuple(notes)
