@@ -281,7 +281,7 @@ def test_two_processes_share_the_work_and_write_one_run(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_bytes(digits: DataSet, tmp_path: Path) -> None:
-    settings = ["iterations=88", "data.size=8", "batch_size=64", "device=cpu", "evaluate_every=2"]
+    settings = ["iterations=220", "data.size=8", "batch_size=64", "device=cpu", "evaluate_every=2"]
     overrides = [part for setting in settings for part in ("--set", setting)]
     command = [sys.executable, "-m", "residuum", "train", "digits", "-o", str(tmp_path / "killed")]
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
