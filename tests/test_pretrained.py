@@ -54,6 +54,17 @@ def test_weights_of_a_plain_net_are_not_taken_for_those_of_its_residual_twin(tmp
     assert same_weights(again, plain)
 
 
+def test_a_head_for_classes_of_other_names_starts_anew(tmp_path: Path) -> None:
+    save(tmp_path, "resnet8", network_of("resnet8", 1))
+    fresh, network = network_of("resnet8", 2), network_of("resnet8", 2)
+    notes = load_weights(network, "resnet8", str(tmp_path), classes=list("abcdefghij"))
+    assert torch.equal(network.fc.weight, fresh.fc.weight)
+    assert not torch.equal(network.conv1.weight, fresh.conv1.weight)
+    assert notes == [f"{tmp_path} knows classes of other names: the last layer starts anew."]
+    assert load_weights(network, "resnet8", str(tmp_path), classes=list("0123456789")) == []
+    assert same_weights(network, network_of("resnet8", 1))
+
+
 def test_a_run_a_model_folder_and_its_file_give_the_same_weights(tmp_path: Path) -> None:
     given = network_of("resnet8", 1)
     run = save(tmp_path, "resnet8", given)

@@ -1,5 +1,6 @@
 """Weights to start from: of an own run, of a file from elsewhere, or downloaded from torchvision or timm."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,20 +11,21 @@ from residuum.models.catalogue import create_model, find
 from residuum.models.translate import check_origin, our_name_for, translate
 from residuum.models.trunk import ResNet
 from residuum.state_dicts import StateDict, first_layer, head, load_state_dict, read_state_dict
-from residuum.weights import CONFIG, WEIGHTS, model_folder, read_architecture
+from residuum.weights import CONFIG, WEIGHTS, model_folder, read_architecture, read_classes
 
 
-def load_weights(network: nn.Module, name: str, source: str) -> list[str]:
+def load_weights(network: nn.Module, name: str, source: str, classes: Sequence[str] | None = None) -> list[str]:
     """Load the weights of `source` into `network`, the catalogue's `name`; returns notes on what was adapted.
 
     source: a run or model folder, a `.safetensors` or `torch.save` file, `torchvision/NAME` or `timm/NAME`
-    (downloaded). A head for another number of classes stays as it was initialised. Weights for colour are
-    summed over the three channels for a grey network, which gives what grey images in three channels gave.
+    (downloaded). A head for another number of classes, or for others than `classes` where both are known, stays as
+    it was initialised. Weights for colour are summed over the three channels for a grey network, which gives what
+    grey images in three channels gave.
     Raises UserError, before any download, for weights known to be of another network, and when they are
     missing, damaged or do not fit.
     """
     state = translate(_read(name, network, source), name)
-    renewed, notes = _without_other_classes(network, state, source)
+    renewed, notes = _without_other_classes(network, state, source, classes)
     notes += _with_channels(network, state, source)
     load_state_dict(network, state, source, optional=renewed)
     return notes
@@ -87,15 +89,28 @@ def _from_timm(model: str) -> StateDict:
 _DOWNLOADS = {"torchvision": _from_torchvision, "timm": _from_timm}
 
 
-def _without_other_classes(network: nn.Module, state: StateDict, source: str) -> tuple[list[str], list[str]]:
-    """Takes a head for another number of classes out of `state`; returns the names taken out, and a note."""
+def _without_other_classes(
+    network: nn.Module, state: StateDict, source: str, classes: Sequence[str] | None
+) -> tuple[list[str], list[str]]:
+    """Takes a head for other classes out of `state`; returns the names taken out, and a note."""
     name, own = head(network)
     given = state.get(f"{name}.weight")
-    if given is None or given.shape == own.weight.shape or given.shape[1:] != own.weight.shape[1:]:
+    if given is None or given.shape[1:] != own.weight.shape[1:]:
         return [], []
-    renewed = [key for key in (f"{name}.weight", f"{name}.bias") if state.pop(key, None) is not None]
-    note = f"{source} knows {len(given)} classes, not {len(own.weight)}: the last layer starts anew."
-    return renewed, [note]
+    if len(given) != len(own.weight):
+        note = f"{source} knows {len(given)} classes, not {len(own.weight)}: the last layer starts anew."
+    elif classes is not None and _classes_of(source) not in (None, tuple(classes)):
+        note = f"{source} knows classes of other names: the last layer starts anew."
+    else:
+        return [], []
+    return [key for key in (f"{name}.weight", f"{name}.bias") if state.pop(key, None) is not None], [note]
+
+
+def _classes_of(source: str) -> tuple[str, ...] | None:
+    """The classes that weights come with; None where nothing tells."""
+    path = Path(source)
+    folder = model_folder(path) if path.is_dir() else path.parent
+    return read_classes(folder) if path.exists() and (folder / CONFIG).is_file() else None
 
 
 def _with_channels(network: nn.Module, state: StateDict, source: str) -> list[str]:

@@ -161,6 +161,12 @@ def read_architecture(folder: Path) -> tuple[str, dict[str, Any]]:
     return _architecture(_read_config(where), where)
 
 
+def read_classes(folder: Path) -> tuple[str, ...]:
+    """The names of the outputs of a model folder, in order. Raises UserError for a damaged config."""
+    where = folder / CONFIG
+    return _classes(_read_config(where), where)
+
+
 def _read_config(where: Path) -> dict[str, Any]:
     try:
         config = json.loads(where.read_text(encoding="utf-8"))

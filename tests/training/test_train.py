@@ -211,6 +211,8 @@ def test_several_labels_an_image_train_with_binary_cross_entropy(photos: Path, t
     overrides = ["data.size=16", "device=cpu", "epochs=8", "batch_size=8"]
     result = train(str(tmp_path / "list.csv"), model="resnet8", out=tmp_path / "run", overrides=overrides)
     assert result.evaluations["val"].mean_average_precision is not None
+    assert result.metrics[-1]["val_map"] == result.evaluations["val"].score
+    assert "val_error" not in result.metrics[-1]
     assert result.evaluations["val"].score > 90
     assert load(result.folder).multi_label
 

@@ -20,6 +20,7 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]], path: Path, *, held_out: s
             curve(metrics, "train_error", "training", "error [%]"),
             curve(metrics, "val_error", held_out, "error [%]"),
         ],
+        [curve(metrics, "val_map", held_out, "mean average precision [%]")],
         [curve(metrics, "train_loss", "training", "loss"), curve(metrics, "val_loss", held_out, "loss")],
         [curve(metrics, "lr", "learning rate", "learning rate")],
     ]

@@ -220,7 +220,8 @@ def finish_epoch(job: Job, epoch: int) -> None:
     record = training_record(job, epoch)
     if position.step == job.total_steps or (epoch + 1) % job.run.evaluate_every == 0:
         evaluation = job.evaluate(job.evaluated_network)
-        record |= {"val_loss": evaluation.loss.value, "val_error": 100.0 - evaluation.score}
+        score = {"val_error": 100.0 - evaluation.score} if job.single_label else {"val_map": evaluation.score}
+        record |= {"val_loss": evaluation.loss.value, **score}
         job.schedule.observe_epoch(100.0 - evaluation.score)
         if position.best is None or evaluation.score > position.best:
             position.best, position.best_epoch = evaluation.score, epoch + 1
@@ -235,7 +236,11 @@ def finish_epoch(job: Job, epoch: int) -> None:
 
 
 def training_record(job: Job, epoch: int) -> dict[str, Any]:
-    """One line of `metrics.jsonl`. Errors are percentages; the training error is of the augmented images, as seen."""
+    """One line of `metrics.jsonl`, errors in %; the training error is of the augmented images, as seen.
+
+    With several labels an image there is no top-1: the training error is None, and what is watched is `val_map`, the
+    mean average precision.
+    """
     position = job.position
     return {
         "epoch": epoch + 1,

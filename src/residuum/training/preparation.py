@@ -113,7 +113,7 @@ def prepare_network(run: Run, dataset: DataSet, device: torch.device, reporter: 
         **model_args(choice),
     )
     if choice.weights is not None:
-        for note in load_weights(network, choice.name, choice.weights):
+        for note in load_weights(network, choice.name, choice.weights, dataset.classes):
             reporter.line(note)
     if choice.freeze_until is not None:
         freeze_until(network, choice.freeze_until)

@@ -76,8 +76,12 @@ class Reporter:
         parts.append(f"train loss {record['train_loss']:.3f}")
         if record["train_error"] is not None:
             parts.append(f"error {record['train_error']:5.2f} %")
+        if "val_loss" in record:
+            parts.append(f"{watched} loss {record['val_loss']:.3f}")
         if "val_error" in record:
-            parts += [f"{watched} loss {record['val_loss']:.3f}", f"error {record['val_error']:5.2f} %"]
+            parts.append(f"error {record['val_error']:5.2f} %")
+        if "val_map" in record:
+            parts.append(f"mean average precision {record['val_map']:5.2f} %")
         parts.append(f"{record['images'] / max(record['seconds'], 1e-3):,.0f} images/s")
         self.line("  ".join(parts))
 
