@@ -1,4 +1,4 @@
-"""What the user got wrong, said in one line: what was got, what is allowed, what to do next."""
+"""What the user got wrong, said in one line: what was got, what is allowed, what to do next; and the words for it."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -24,3 +24,15 @@ def unknown_name(kind: str, got: str, allowed: Iterable[str], hint: str = "") ->
 def missing_extra(package: str, extra: str, purpose: str) -> UserError:
     """An error for an optional dependency that is not installed, with the line that installs it."""
     return UserError(f"{purpose} needs {package}, which is not installed; run: pip install 'residuum[{extra}]'")
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 image", "2,000 images"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(names: Iterable[str], most: int = 5) -> str:
+    """ "a, b, c and 12 more": names for a sentence."""
+    every = list(names)
+    rest = len(every) - most
+    return ", ".join(every[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from residuum.errors import UserError
+from residuum.errors import UserError, listed
 
 StateDict = dict[str, Tensor]
 
@@ -72,7 +72,7 @@ def load_state_dict(
         if name in state and state[name].shape != own[name].shape
     ]
     problems = {"missing": missing, "unexpected": unexpected, "of another shape": differing}
-    found = [f"{kind}: {_some(names)}" for kind, names in problems.items() if names]
+    found = [f"{kind}: {listed(names, _NAMED_KEYS)}" for kind, names in problems.items() if names]
     if found:
         raise UserError(f"{source} holds the weights of another network ({'; '.join(found)})")
     network.load_state_dict(dict(state), strict=False)
@@ -80,11 +80,6 @@ def load_state_dict(
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"
-
-
-def _some(names: list[str]) -> str:
-    rest = len(names) - _NAMED_KEYS
-    return ", ".join(names[:_NAMED_KEYS]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def head(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from residuum.data.loaders import Loader
-from residuum.data.sources.dataset import counted
 from residuum.distributed import World
-from residuum.errors import UserError
+from residuum.errors import UserError, counted
 from residuum.evaluation.metrics import (
     Counts,
     PerClass,

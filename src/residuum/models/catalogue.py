@@ -22,14 +22,13 @@ Builder = Callable[..., nn.Module]
 class Task:
     """What a paper trains its networks on: input (C, H, W) and number of classes."""
 
-    name: str
     input_size: tuple[int, int, int]
     classes: int
 
 
-IMAGENET = Task("imagenet", (3, 224, 224), 1000)
-CIFAR = Task("cifar", (3, 32, 32), 10)
-MNIST = Task("mnist", (1, 32, 32), 10)
+IMAGENET = Task((3, 224, 224), 1000)
+CIFAR = Task((3, 32, 32), 10)
+MNIST = Task((1, 32, 32), 10)
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ def find(name: str) -> Entry:
 
 def _door_entry(door: str, name: str) -> Entry:
     library = doors.DOORS[door]
-    task = Task("imagenet", library.input_size(name), 1000)
+    task = Task(library.input_size(name), 1000)
     return Entry(partial(library.build, name), door, task, has_shortcuts=False)
 
 

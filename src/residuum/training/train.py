@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from residuum.data.facts import data_facts
 from residuum.data.sources import DataSet, open_data
 from residuum.distributed import World, process_group, world_from_environment
-from residuum.errors import UserError
+from residuum.errors import UserError, listed
 from residuum.evaluation.evaluate import Evaluation, evaluate, predictor
 from residuum.hardware import autocast, choose_device, choose_precision, describe_hardware, versions
 from residuum.records import plain
@@ -111,6 +111,10 @@ class _Context:
     world: World
     reporter: Reporter
 
+    @property
+    def precision(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
     def update_manifest(self, changes: Mapping[str, Any]) -> None:
         if self.world.is_main:
             self.folder.update_manifest(changes)
@@ -151,9 +155,9 @@ def _open_folder(out: str | Path | None, resume: bool, name: str, world: World) 
 
 def _record_start(context: _Context, resume: bool) -> None:
     """Write into `run.json` what is about to run. Raises UserError when a resumed run began under other conditions."""
-    dataset, precision = context.dataset, str(context.dtype).removeprefix("torch.")
+    dataset = context.dataset
     if resume:
-        _check_same_conditions(context, precision)
+        _check_same_conditions(context)
     elif context.world.is_main:
         context.folder.clear()
     data = {
@@ -170,12 +174,16 @@ def _record_start(context: _Context, resume: bool) -> None:
             "run": context.run.to_dict(),
             "data": data,
             "versions": versions(),
-            "hardware": {**describe_hardware(context.device), "precision": precision, "processes": context.world.size},
+            "hardware": {
+                **describe_hardware(context.device),
+                "precision": context.precision,
+                "processes": context.world.size,
+            },
         }
     )
 
 
-def _check_same_conditions(context: _Context, precision: str) -> None:
+def _check_same_conditions(context: _Context) -> None:
     folder = context.folder
     recorded = folder.read_manifest()
     if recorded["data"]["fingerprint"] != context.fingerprint:
@@ -188,9 +196,9 @@ def _check_same_conditions(context: _Context, precision: str) -> None:
             f"{folder.path} ran on {hardware['processes']} processes, now there are {context.world.size}; "
             f"go on with {hardware['processes']}"
         )
-    if hardware["precision"] != precision:
+    if hardware["precision"] != context.precision:
         raise UserError(
-            f"{folder.path} computed in {hardware['precision']}, which here would be {precision}; "
+            f"{folder.path} computed in {hardware['precision']}, which here would be {context.precision}; "
             f"go on with the device it began on ({hardware['device']})"
         )
 
@@ -247,9 +255,8 @@ def _introduce(context: _Context, data: PreparedData, job: Job) -> None:
     if len(data.train.bad) > 5:
         line(f"  and {len(data.train.bad) - 5:,} more that cannot be read")
     line(f"model: {run.model.name}, {parameters:,} parameters, input {size}")
-    precision = str(context.dtype).removeprefix("torch.")
     steps = f"{job.epochs} epochs, {job.total_steps:,} updates of {run.batch_size} images"
-    line(f"recipe: {run.recipe}: {steps} on {context.world.size} x {context.device} in {precision}")
+    line(f"recipe: {run.recipe}: {steps} on {context.world.size} x {context.device} in {context.precision}")
     line(f"run: {context.folder.path}")
 
 
@@ -337,8 +344,7 @@ def _ending(error: Exception, dataset: DataSet) -> dict[str, Any]:
 
 def _explain(error: NonFiniteLossError, dataset: DataSet) -> str:
     names = [dataset.train.names[index] for index in error.indices]
-    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return (
-        f"{error}, before the update; its images: {', '.join(names[:3])}{rest} (all in run.json); "
+        f"{error}, before the update; its images: {listed(names, 3)} (all in run.json); "
         "try a lower --lr, --set clip_norm=1, or --precision fp32"
     )

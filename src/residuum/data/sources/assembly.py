@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from residuum import randomness
-from residuum.data.sources.dataset import DataSet, counted, listed
+from residuum.data.sources.dataset import DataSet
 from residuum.data.splits import ArraySplit, BytesSplit, FileSplit, Labels, Split, SubSplit
-from residuum.errors import UserError
+from residuum.errors import UserError, counted, listed
 
 UNDIVIDED = "undivided"
 

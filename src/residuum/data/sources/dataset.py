@@ -90,15 +90,3 @@ def _digits_as_numbers(name: str) -> list[str | tuple[int, str]]:
     # Splitting by a group alternates text and digits, so that like is always compared with like.
     parts = re.split(r"0*([0-9]+)", name)
     return [(len(part), part) if i % 2 else part for i, part in enumerate(parts)]
-
-
-def counted(number: int, noun: str) -> str:
-    """ "1 image", "2,000 images"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def listed(names: Iterable[str], most: int = 5) -> str:
-    """ "a, b, c and 12 more": names for a sentence."""
-    every = list(names)
-    rest = len(every) - most
-    return ", ".join(every[:most]) + (f" and {rest} more" if rest > 0 else "")

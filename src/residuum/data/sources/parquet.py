@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 
 from residuum.data.sources.assembly import UNDIVIDED, Found, Reading
 from residuum.data.sources.builtin import default_root
-from residuum.data.sources.dataset import SPLIT_NAMES, listed, natural_order
+from residuum.data.sources.dataset import SPLIT_NAMES, natural_order
 from residuum.data.sources.hub import find_parquet
 from residuum.data.splits import BytesSplit, Indices, Labels, NumberedNames
-from residuum.errors import UserError
+from residuum.errors import UserError, listed
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
