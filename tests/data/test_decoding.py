@@ -3,6 +3,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -12,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_bytes import encoded
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
-from residuum.data.decoding import MAX_PIXELS, BadImage, decode, probe
+from residuum.data.decoding import MAX_PIXELS, MAX_SCANNED_PIXELS, BadImage, decode, probe
 
 # pytest puts its own list of filters in the place of ours
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:PIL.TiffImagePlugin", "ignore::Warning:PIL.Image")
@@ -162,6 +163,51 @@ def test_peers_6_exif_orientation_is_applied(orientation: int, kind: str) -> Non
     assert probe(content, "x")[:2] == (32, 16)
 
 
+def chunks_behind_the_pixels(png: bytes, kind: bytes) -> bytes:
+    start = png.index(kind) - 4
+    (length,) = struct.unpack_from(">I", png, start)
+    chunk, end = png[start : start + 12 + length], png.index(b"IEND") - 4
+    return png[:start] + png[start + len(chunk) : end] + chunk + png[end:]
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("kind", [b"eXIf", b"iTXt"])
+def test_png_turned_by_exif_or_xmp_anywhere_is_of_the_size_that_probe_tells(kind: bytes, behind: bool) -> None:
+    exif, xmp = Image.Exif(), PngImagePlugin.PngInfo()
+    exif[0x0112] = 6
+    xmp.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
+    content = encoded(COLOUR, "PNG", **({"exif": exif} if kind == b"eXIf" else {"pnginfo": xmp}))
+    if behind:
+        content = chunks_behind_the_pixels(content, kind)
+    turned = np.asarray(COLOUR.transpose(Image.Transpose.ROTATE_270))
+    np.testing.assert_array_equal(decode(content, "x", 3), turned)
+    assert probe(content, "x") == (6, 8, "RGB")
+
+
+def test_last_exif_of_a_png_counts_for_probe_as_for_decode() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encoded(COLOUR, "PNG", exif=exif)
+    start, end = content.index(b"eXIf") - 4, content.index(b"IEND") - 4
+    upright = b"eXIf" + content[start + 8 : content.index(b"IDAT") - 8].replace(b"\0\6", b"\0\1")
+    chunk = struct.pack(">I", len(upright) - 4) + upright + struct.pack(">I", zlib.crc32(upright))
+    assert decode(content[:end] + chunk + content[end:], "x", 3).shape == (6, 8, 3)
+    assert probe(content[:end] + chunk + content[end:], "x") == (8, 6, "RGB")
+
+
+def test_probe_of_an_ordinary_png_leaves_its_pixels_alone() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for options in ({}, {"exif": exif}):
+        content = encoded(Image.new("L", (3000, 3000)), "PNG", **options)
+        seconds = []
+        for read in (lambda content: probe(content, "x"), lambda content: decode(content, "x", 1)):
+            began = time.process_time()
+            read(content)
+            seconds.append(time.process_time() - began)
+        assert seconds[0] < seconds[1] / 4
+
+
 def test_unreadable_exif_leaves_the_image_as_it_is() -> None:
     content = encoded(COLOUR, "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xffgarbage")
     np.testing.assert_array_equal(decode(content, "x", 3), np.asarray(COLOUR))
@@ -208,6 +254,61 @@ def test_bomb_is_told_by_its_header_at_the_limit() -> None:
     assert probe(png_header(width, MAX_PIXELS // width), "x").width == width
     with pytest.raises(BadImage, match="178,956,970 pixels"):
         probe(png_header(width, MAX_PIXELS // width + 1), "x")
+
+
+def packed_bmp(width: int, height: int, packed: bytes) -> bytes:
+    """8 bits a pixel in grey, run-length coded, which Pillow reads and cannot write."""
+    palette = b"".join(bytes([level, level, level, 0]) for level in range(256))
+    start = 14 + 40 + len(palette)
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(packed), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", start + len(packed), 0, 0, start) + header + palette + packed
+
+
+def test_run_length_bmp_is_read() -> None:
+    levels = np.repeat(np.arange(12, dtype=np.uint8).reshape(3, 4), 2, axis=1)
+    rows = [b"".join(bytes([2, level]) for level in row[::2]) + b"\0\0" for row in levels[::-1]]  # from the bottom up
+    decoded = decode(packed_bmp(8, 3, b"".join(rows) + b"\0\1"), "x", 1)
+    np.testing.assert_array_equal(decoded[..., 0], levels)
+
+
+def test_tiny_bmp_of_giant_lines_is_refused_at_once() -> None:
+    side = 13_000
+    content = packed_bmp(side, side, b"\1\1\0\0" * side)  # 53 kB: a pixel and the end of the line, in every line
+    began = time.process_time()
+    with pytest.raises(BadImage, match="more than 8,388,608 pixels in a coding that is slow to read"):
+        decode(content, "x", 3)
+    assert time.process_time() - began < 2  # it took 16 s
+    assert probe(content, "x").width == side
+
+
+def progressive_jpeg(side: int, passes: int) -> bytes:
+    """`passes` refinement scans of a few bytes each, in which whole runs of blocks are told to stay as they are."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8))
+    content = encoded(noise, "JPEG", progressive=True)
+    frame, scan = content.index(b"\xff\xc2"), content.index(b"\xff\xda")
+    head = content[: frame + 5] + struct.pack(">HH", side, side) + content[frame + 9 : scan]
+    table = b"\xff\xc4\0\x14\x10\1" + bytes(15) + b"\xe0"  # AC code "0": 2^14 blocks and as many as 14 bits tell
+    runs = (side // 8 + 1) ** 2 // 32_767 + 1
+    bits = ("0" + "1" * 14) * runs
+    data = int(bits + "1" * (-len(bits) % 8), 2).to_bytes(-(-len(bits) // 8), "big").replace(b"\xff", b"\xff\0")
+    direct, first, refined = (b"\xff\xda\0\x08\1\1\0" + tail for tail in (b"\0\0\1", b"\1\x3f\1", b"\1\x3f\x10"))
+    return head + direct + b"\0" + table + first + data + (refined + data) * passes + b"\xff\xd9"
+
+
+def test_jpeg_of_some_scans_is_read_and_one_of_thousands_over_many_pixels_refused() -> None:
+    assert decode(progressive_jpeg(1600, 100), "x", 1).shape == (1600, 1600, 1)
+    began = time.process_time()
+    content = progressive_jpeg(1600, 20_000)  # 320 kB, and it took 18 s
+    with pytest.raises(BadImage, match=r"20,00\d scans over the same 2,560,000 pixels"):
+        decode(content, "x", 1)
+    assert time.process_time() - began < 2
+    assert probe(content, "x").width == 1600
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_ordinary_progressive_jpeg_of_the_largest_size_is_within_the_scans_allowed(mode: str) -> None:
+    scans = encoded(Image.new(mode, (64, 64)), "JPEG", progressive=True).count(b"\xff\xda")
+    assert 1 < scans <= MAX_SCANNED_PIXELS // MAX_PIXELS
 
 
 def test_eps_is_not_read_since_it_would_start_a_program() -> None:

@@ -12,10 +12,12 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 2**28 * 2 // 3  # 179 million, half a gigabyte in RGB: Pillow, too, refuses more as a bomb
+MAX_SCANNED_PIXELS = 32 * MAX_PIXELS  # every scan of a JPEG passes over all its pixels; 10 are usual, 18 in CMYK
+MAX_PIXELS_IN_PYTHON = 2**23  # of what Pillow decodes in Python, a microsecond a pixel: BMP in runs, rare PPMs
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 
 # Pillow warns of what is a defined result or a refusal here. A filter and not `catch_warnings`, which swaps
@@ -36,6 +38,7 @@ _UPRIGHT = {  # EXIF orientation -> what turns the stored image into the one to 
 }
 _QUARTER_TURNS = frozenset({5, 6, 7, 8})
 _ORIENTATION_TAG = 0x0112
+_PNG_ORIENTATION_SIGNS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 
 
 class BadImage(Exception):  # noqa: N818 - a fact about a file that is counted and reported, more than an error
@@ -54,6 +57,10 @@ class _UnknownRangeError(ValueError):
     pass
 
 
+class _TooMuchWorkError(ValueError):
+    pass
+
+
 class ImageFacts(NamedTuple):
     """What a header tells: width and height in pixels as seen (EXIF applied); Pillow's mode ("L", "RGB")."""
 
@@ -69,31 +76,45 @@ def decode(source: bytes | Path, name: str, channels: int) -> NDArray[np.uint8]:
     white. 16-bit grey is divided by 257 and rounded (16-bit colour keeps its high bytes); 32-bit integers are
     read as 16-bit ones and floats as [0, 1] or else [0, 255], and refused outside those ranges. Raises
     BadImage for all that gives no image: missing, empty, truncated, damaged, none of FORMATS (told by
-    content), more than MAX_PIXELS pixels (told by the header).
+    content), more than MAX_PIXELS pixels (told by the header), or minutes of work asked for by a small file (see
+    `_refuse_endless_work`).
+
+    Takes up to 28 bytes of memory a pixel (5 GB at MAX_PIXELS, most in WEBP) and 50 times the size of the file (most
+    in TIFF tags); where that is not to be had, BadImage too.
     """
     assert channels in (1, 3)
     with _opened(source, name) as image:
+        _refuse_endless_work(image)
         image.load()
         orientation = _orientation(image)
         upright = image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
-        pixels = np.array(_to_8_bit(upright).convert("L" if channels == 1 else "RGB"))
+        pixels = np.array(_in_mode(_to_8_bit(upright), "L" if channels == 1 else "RGB"))
     return pixels[:, :, None] if channels == 1 else pixels
 
 
 def probe(source: bytes | Path, name: str) -> ImageFacts:
-    """Size and mode from the header alone; the pixels may still be damaged. Raises BadImage as `decode`."""
+    """Size and mode; the pixels, which may still be damaged, are left alone. Raises BadImage as `decode`.
+
+    Only for some PNGs with EXIF or XMP are they decoded: what turns the image may stand behind them.
+    """
     with _opened(source, name) as image:
         width, height = image.size
-        if _turns_when_loaded(image) and _orientation(image) in _QUARTER_TURNS:
+        if _is_turned_when_loaded(image):
             width, height = height, width
         return ImageFacts(width, height, image.mode)
 
 
-def _turns_when_loaded(image: Image.Image) -> bool:
+def _is_turned_when_loaded(image: ImageFile.ImageFile) -> bool:
     if image.format == "TIFF":  # whose plugin gives the size as turned already
         return False
-    # A PNG may keep EXIF behind its pixels; asking for what is not seen yet would decode all of them.
-    return image.format != "PNG" or "exif" in image.info
+    if image.format == "PNG":
+        assert image.fp is not None
+        content, pixels = _content(image), image.fp.tell()
+        if not any(sign in content for sign in _PNG_ORIENTATION_SIGNS):
+            return False  # where Pillow would decode all to see what is behind the pixels
+        if any(content.find(sign, pixels) >= 0 for sign in _PNG_ORIENTATION_SIGNS):
+            image.load()
+    return _orientation(image) in _QUARTER_TURNS
 
 
 def read_bytes(path: Path, name: str) -> bytes:
@@ -106,7 +127,7 @@ def read_bytes(path: Path, name: str) -> bytes:
 
 
 @contextmanager
-def _opened(source: bytes | Path, name: str) -> Iterator[Image.Image]:
+def _opened(source: bytes | Path, name: str) -> Iterator[ImageFile.ImageFile]:
     try:
         with _stream(source, name) as stream, Image.open(stream, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -144,12 +165,49 @@ def _reason(error: Exception) -> str:
             return f"more than {MAX_PIXELS:,} pixels"
         case MemoryError():
             return "too big for the memory of this machine"
-        case _UnknownRangeError():
+        case _UnknownRangeError() | _TooMuchWorkError():
             return str(error)
     text = " ".join(str(error).split())[:120]
     if "truncated" in text.lower() or isinstance(error, EOFError):
         return "truncated"
     return f"damaged ({text or type(error).__name__})"
+
+
+def _refuse_endless_work(image: ImageFile.ImageFile) -> None:
+    """Refuse what takes a time out of proportion to both the file and the picture.
+
+    A JPEG's scan of a few bytes may pass over all its pixels, and a file may hold any number of them; Pillow
+    decodes some formats in Python, where two bytes may stand for a whole line.
+    """
+    pixels = image.width * image.height
+    if pixels > MAX_PIXELS_IN_PYTHON and any(tile[0] in Image.DECODERS for tile in image.tile):
+        raise _TooMuchWorkError(f"more than {MAX_PIXELS_IN_PYTHON:,} pixels in a coding that is slow to read")
+    if image.format in ("JPEG", "MPO") and (scans := _scans(image, MAX_SCANNED_PIXELS // pixels)):
+        raise _TooMuchWorkError(f"{scans:,} scans over the same {pixels:,} pixels")
+
+
+def _scans(image: ImageFile.ImageFile, allowed: int) -> int:
+    """How many scans a JPEG has, where they are more than `allowed`; else 0. A preview inside the file counts too."""
+    assert image.fp is not None
+    position = image.fp.tell()
+    room = image.fp.seek(0, os.SEEK_END) // 10  # the header alone of a scan; most files need not be read for this
+    image.fp.seek(position)
+    scans = _content(image).count(b"\xff\xda") if room > allowed else 0
+    return scans if scans > allowed else 0
+
+
+def _content(image: ImageFile.ImageFile) -> bytes:
+    """The whole file that an image is being read from."""
+    assert image.fp is not None
+    position = image.fp.tell()
+    image.fp.seek(0)
+    content = image.fp.read()
+    image.fp.seek(position)
+    return content
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    return image if image.mode == mode else image.convert(mode)  # which copies even where nothing changes
 
 
 def _orientation(image: Image.Image) -> int:
@@ -170,7 +228,7 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
         assert converted is not None
         return converted
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
+        rgba = _in_mode(image, "RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, _WHITE), rgba)
     return image
 
