@@ -2,6 +2,8 @@
 # make test         the whole test suite
 # make check        format, lint and types
 # make docs         the documentation, built strictly into site/
+# make torture      N runs killed at random, resumed, compared byte for byte (N=200)
+# make fuzz         N mutated image files decoded (N=100000; SEEDS=FOLDER mutates the images there)
 #
 # Another interpreter: make quickstart PYTHON=/path/to/python3.12
 
@@ -14,7 +16,7 @@ QUICKSTART := runs/quickstart
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test check format docs clean
+.PHONY: help quickstart test check format docs torture fuzz clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -49,6 +51,14 @@ format: .venv/installed-dev
 
 docs: .venv/installed-docs
 	$(BIN)/mkdocs build --strict
+
+torture: N = 200
+torture: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python tests/torture/torture.py -n $(N) -j 2
+
+fuzz: N = 100000
+fuzz: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python tests/data/fuzz.py -n $(N) -j 2 $(if $(SEEDS),--seeds "$(SEEDS)")
 
 clean:
 	rm -rf .venv site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -304,6 +304,20 @@ def test_interrupted_training_says_how_to_go_on(
     assert said.err.endswith(f"residuum train digits --split-seed 3 --resume --out '{tmp_path / 'a run'}'\n")
 
 
+def test_auto_resume_of_a_finished_run_only_draws_what_a_kill_left_undrawn(
+    residuum_says: Residuum, run_folder: Path
+) -> None:
+    (run_folder / "curves.png").unlink()
+    (run_folder / ".residuum-abcd1234-curves.png").write_bytes(b"half")
+    said = residuum_says("train", "digits", "--auto-resume", "-o", run_folder)
+    assert said.code == 0
+    assert "is finished" in said.err
+    with Image.open(run_folder / "curves.png") as picture:
+        picture.load()
+    assert not list(run_folder.glob(".residuum-*"))
+    assert_refused(residuum_says("train", "digits", "--resume", "-o", run_folder), naming="is finished")
+
+
 # What the verbs print
 
 

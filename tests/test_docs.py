@@ -39,8 +39,16 @@ def test_flags_in_the_documentation_exist(page: Path, capsys: pytest.CaptureFixt
         main([verb, "--help"])
     known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
     text = page.read_text(encoding="utf-8")
-    theirs = {"--nproc-per-node", "--logdir"}
+    theirs = {"--nproc-per-node", "--max-restarts", "--logdir"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known | theirs
+
+
+def test_every_promise_names_a_test_that_is_there() -> None:
+    promises = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/.]+)(?:::(\w+))?`", promises)
+    assert len(named) > 15
+    for file, test in named:
+        assert f"def {test}" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{test}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

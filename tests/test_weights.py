@@ -213,7 +213,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "names too few": ({"label_names": ["ant"]}, "does not give each of the 3 outputs a name"),
     "names of a gap": ({"label_names": {"0": "ant", "2": "cat"}}, "does not give each"),
     "no preprocessing": ({"pretrained_cfg": {}}, "no usable preprocessing"),
-    "size in words": ({"pretrained_cfg": {"input_size": "large"}}, "no usable preprocessing"),
+    "size in words": ({"pretrained_cfg": {"input_size": "large"}}, "a list of whole numbers"),
     "oblong": ({"pretrained_cfg": {"input_size": [3, 32, 48]}}, "only square"),
     "unknown network": ({"residuum": {"architecture": "resnet21"}}, "6n"),
     "unknown argument": ({"residuum": {"architecture": "resnet8", "model_args": {"colour": 1}}}, "colour"),

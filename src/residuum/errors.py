@@ -1,11 +1,22 @@
 """What the user got wrong, said in one line: what was got, what is allowed, what to do next; and the words for it."""
 
+import errno
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+_COMMANDS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""The system's codes for a disk, a quota or a file that is full."""
 
 
 class UserError(ValueError):
     """Bad input. The message is one line; the command line prints it and exits with code 2."""
+
+
+class RefusedByMainError(UserError):
+    """The main one of several processes has refused, and says why."""
 
 
 def unknown_name(kind: str, got: str, allowed: Iterable[str], hint: str = "") -> UserError:
@@ -36,3 +47,20 @@ def listed(names: Iterable[str], most: int = 5) -> str:
     every = list(names)
     rest = len(every) - most
     return ", ".join(every[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def tells_of_no_memory(error: BaseException) -> bool:
+    """Python's error, a GPU's (by name: torch may not be loaded), or that of torch on a CPU, which has no type."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "DefaultCPUAllocator" in str(error)
+
+
+def in_words(error: OSError) -> str:
+    """ "no space left on device": what the system says went wrong."""
+    return (error.strerror or str(error)).lower()
+
+
+def printable(text: str, longest: int | None = 80) -> str:
+    """Foreign `text` for one line of a terminal: control characters escaped; past `longest` characters cut short."""
+    shown = text if longest is None or len(text) <= longest else f"{text[: longest - 1]}…"
+    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), shown)

@@ -2,7 +2,10 @@
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import torch
 
@@ -77,12 +80,49 @@ def versions() -> dict[str, str]:
     return found
 
 
+@contextmanager
+def deterministic_algorithms(wanted: bool) -> Iterator[None]:
+    """While the block runs, PyTorch computes by kernels that repeat their results bit for bit, or raises.
+
+    Begin before the GPU is first used: cuBLAS reads its part of the setting when it starts.
+    """
+    if not wanted:
+        yield
+        return
+    if os.environ.get("CUBLAS_WORKSPACE_CONFIG") not in (":4096:8", ":16:8"):  # those that repeat their results
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    before = torch.are_deterministic_algorithms_enabled()
+    fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    benchmark = torch.backends.cudnn.benchmark
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.backends.cudnn.benchmark = benchmark
+        torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
+
+
 def describe_hardware(device: torch.device) -> dict[str, str | int]:
-    """The processor, the core count and the device, in words."""
-    accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    """The processor, its instruction set as PyTorch uses it, the core count and the device, in words."""
+    is_cuda = device.type == "cuda"
+    cudnn = torch.backends.cudnn.version() if is_cuda else None  # type: ignore[no-untyped-call]
+    libraries = {"cuda": torch.version.cuda or "", "cudnn": cudnn or 0} if is_cuda else {}
     return {
         "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
-        "device": accelerator,
+        "device": torch.cuda.get_device_name(device) if is_cuda else device.type,
+        **libraries,
     }
+
+
+def _processor() -> str:
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text(errors="replace").splitlines() if facts.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from residuum.errors import UserError
-from residuum.models.catalogue import create_model, find
+from residuum.models.catalogue import find
 from residuum.models.translate import check_origin, our_name_for, translate
 from residuum.models.trunk import ResNet
 from residuum.state_dicts import StateDict, first_layer, head, load_state_dict, read_state_dict
-from residuum.weights import CONFIG, WEIGHTS, model_folder, read_architecture, read_classes
+from residuum.weights import CONFIG, WEIGHTS, model_folder, read_architecture, read_classes, skeleton
 
 
 def load_weights(network: nn.Module, name: str, source: str, classes: Sequence[str] | None = None) -> list[str]:
@@ -60,8 +59,8 @@ def _check_file(name: str, network: nn.Module, path: Path) -> None:
     if our_name_for(found) is None and found != name:  # one of ours that no list holds, such as resnet26
         raise UserError(f"{path} holds the weights of {found}, not of {name}; choose the network by -m {found}")
     if isinstance(network, ResNet):
-        with torch.device("meta"):
-            trained = create_model(found, **arguments)
+        options = {**arguments, "num_classes": 1, "in_channels": 1}
+        trained = skeleton(found, options, path.parent / CONFIG)
         if not isinstance(trained, ResNet) or _shortcuts(trained) != _shortcuts(network):
             kind = arguments.get("shortcut") or "the one of its paper"
             raise UserError(f"{path} was trained with another shortcut ({kind}); choose the same by --shortcut")

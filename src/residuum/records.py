@@ -1,5 +1,6 @@
 """Plain results with units: what functions return, the command line prints and reports draw."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -49,11 +50,11 @@ class Series:
 
 
 def plain(record: Any) -> Any:
-    """A record, or a nest of them, as dicts, lists and numbers that `json.dumps` takes."""
+    """A record, or a nest of them, as dicts, lists and numbers that JSON has: NaN and infinity become None."""
     if hasattr(record, "__dataclass_fields__"):
         return plain(asdict(record))
     if isinstance(record, Mapping):
         return {str(key): plain(value) for key, value in record.items()}
     if isinstance(record, (list, tuple)):
         return [plain(value) for value in record]
-    return record
+    return None if isinstance(record, float) and not math.isfinite(record) else record

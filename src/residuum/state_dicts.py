@@ -1,19 +1,32 @@
-"""Weight files and networks, knowing neither architectures nor data: read safely, and load only what fits."""
+"""Weight files and networks, knowing neither architectures nor data: read safely, and load only what fits.
 
-from collections.abc import Collection, Mapping
+A file may come from a stranger. Nothing in it is executed, reading takes no more memory than the file is large,
+and what it says of itself reaches the terminal as text only.
+"""
+
+import pickletools
+import zipfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import IO, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from residuum.errors import UserError, listed
+from residuum.errors import UserError, listed, printable
 
 StateDict = dict[str, Tensor]
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 _NAMED_KEYS = 3
+_LONGEST_HEADER = 4 * 2**20  # bytes, some 40,000 tensors
+_MOST_OPCODES = 500_000  # of a pickle, which names some 15,000 tensors
+_MOST_TUPLES = 1000  # of one within another
+_PICKLES_BEFORE_ZIP = 5  # that a file from before PyTorch 1.6 starts with
+_LONGEST_NAME = 200
 
 
 def read_state_dict(path: Path) -> StateDict:
@@ -22,20 +35,51 @@ def read_state_dict(path: Path) -> StateDict:
     Of a training checkpoint the entry `state_dict` (or `model_state_dict`, `model`, `net`) is taken.
     Raises UserError when there is no such file, it is damaged, or it holds more than tensors.
     """
-    if not path.is_file():
+    _require_file(path)
+    if path.suffix != ".safetensors":
+        return _read_torch_file(path)
+    with _safetensors(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+
+
+def read_shapes(path: Path) -> StateDict:
+    """The tensors of a `.safetensors` file without their values, on the meta device: only the header is read.
+
+    Raises UserError as `read_state_dict`.
+    """
+    _require_file(path)
+    with _safetensors(path) as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+        return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():  # nor is a named pipe, which would be waited for, or a device, which never ends
         raise UserError(f"there is no weight file {path}; give a run folder, a .safetensors or a .pth file")
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch_file(path)
 
 
-def _read_safetensors(path: Path) -> StateDict:
+@contextmanager
+def _safetensors(path: Path) -> Iterator[Any]:
+    """The file, opened: the library has checked that its header is sound and fits its size."""
     try:
-        return load_file(path)
+        with path.open("rb") as start:
+            length = int.from_bytes(start.read(8), "little")
+        if _LONGEST_HEADER < length < path.stat().st_size:
+            raise SafetensorError(f"a header of {length:,} bytes, more than {_LONGEST_HEADER:,}")
+        with safe_open(path, framework="pt") as file:
+            if any(len(name) > _LONGEST_NAME for name in file.keys()):  # noqa: SIM118
+                raise SafetensorError(f"a name of more than {_LONGEST_NAME} characters")
+            yield file
     except SafetensorError as error:
-        raise UserError(f"{path} is damaged or no safetensors file ({error}); copy or save it again") from None
+        reason = printable(str(error))
+        raise UserError(f"{path} is damaged or no safetensors file ({reason}); copy or save it again") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}); change its permissions") from None
 
 
 def _read_torch_file(path: Path) -> StateDict:
     try:
+        _refuse_bombs(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # hostile or damaged bytes raise nearly anything
         raise UserError(
@@ -45,7 +89,64 @@ def _read_torch_file(path: Path) -> StateDict:
     found = next((checkpoint[key] for key in _WRAPPERS if _is_state_dict(checkpoint, key)), checkpoint)
     if not isinstance(found, Mapping) or not any(isinstance(value, Tensor) for value in found.values()):
         raise UserError(f"{path} holds no weights by name; save model.state_dict() there")
-    return {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+    state = {name: value for name, value in found.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    odd = [printable(name) for name, value in state.items() if len(name) > _LONGEST_NAME or not _is_ordinary(value)]
+    if odd:
+        raise UserError(f"{path} holds {listed(odd, _NAMED_KEYS)} in a form no network has; save plain, dense tensors")
+    return state
+
+
+def _refuse_bombs(path: Path) -> None:
+    """Refuse what would unpack to more than the file, or for hours: torch.save writes nothing such."""
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\3\4":
+            file.seek(0)
+            for _ in range(_PICKLES_BEFORE_ZIP):
+                _refuse_hash_bomb(file)
+            return
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        # An archive that starts later in the file is one that other readers may see another archive in.
+        first = min(entry.header_offset for entry in entries)
+        if first or sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise ValueError
+        for entry in entries:
+            if entry.filename.endswith("data.pkl"):
+                _refuse_hash_bomb(archive.open(entry))
+
+
+def _refuse_hash_bomb(stream: IO[bytes]) -> None:
+    """Refuse a pickle of tuples that hold one another twice, to a depth: as a key, all of 2**depth would be hashed.
+
+    Followed are, for each object on the pickle machine's stack, the tuples within it.
+    """
+    stack: list[int] = []
+    marks: list[int] = []
+    memo: dict[object, int] = {}
+    for opcode, argument, _ in islice(pickletools.genops(stream), _MOST_OPCODES):
+        if opcode.name == "MARK":
+            marks.append(len(stack))
+        elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            memo[argument] = stack[-1]
+        elif opcode.name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(memo[argument])
+        else:
+            taken = opcode.stack_before
+            has_mark = pickletools.markobject in taken
+            start = marks.pop() - taken.index(pickletools.markobject) if has_mark else len(stack) - len(taken)
+            within = 1 + sum(stack[start:]) if "TUPLE" in opcode.name else 0
+            stack[start:] = [within] * len(opcode.stack_after)
+            if within > _MOST_TUPLES:
+                raise ValueError
+    if opcode.name != "STOP":
+        raise ValueError
+
+
+def _is_ordinary(tensor: Tensor) -> bool:
+    """Whether all of its values are in memory: not on meta, sparse, quantised or repeated by a stride of zero."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_nested:
+        return False
+    return tensor.numel() * tensor.itemsize <= tensor.untyped_storage().nbytes()
 
 
 def _is_state_dict(checkpoint: object, key: str) -> bool:
@@ -58,8 +159,20 @@ def load_state_dict(
     """Load `state` into `network`, all of it or nothing.
 
     optional: names that may be absent and keep their values; source: what is loaded, for the message.
-    Raises UserError, with up to three names of each kind, when names or shapes differ.
+    Raises UserError, with up to three names of each kind, when names, shapes or kinds of number differ.
     """
+    check_fit(network, state, source, optional)
+    own = network.state_dict()
+    odd = [name for name in own if name in state and _is_real(own[name]) and not _is_real(state[name])]
+    if odd:
+        raise UserError(
+            f"{source} holds other kinds of number than the network: {_kinds(odd, state)}; save it as float32"
+        )
+    network.load_state_dict(dict(state), strict=False)
+
+
+def check_fit(network: nn.Module, state: Mapping[str, Tensor], source: str, optional: Collection[str] = ()) -> None:
+    """Raise UserError, as `load_state_dict`, when names or shapes differ; either side may be on the meta device."""
     own = network.state_dict()
     # Files older than PyTorch 0.4.1 lack the counters, and nothing at inference depends on them.
     missing = [
@@ -72,10 +185,17 @@ def load_state_dict(
         if name in state and state[name].shape != own[name].shape
     ]
     problems = {"missing": missing, "unexpected": unexpected, "of another shape": differing}
-    found = [f"{kind}: {listed(names, _NAMED_KEYS)}" for kind, names in problems.items() if names]
+    found = [f"{kind}: {listed(map(printable, names), _NAMED_KEYS)}" for kind, names in problems.items() if names]
     if found:
         raise UserError(f"{source} holds the weights of another network ({'; '.join(found)})")
-    network.load_state_dict(dict(state), strict=False)
+
+
+def _is_real(tensor: Tensor) -> bool:
+    return tensor.dtype.is_floating_point
+
+
+def _kinds(names: list[str], state: Mapping[str, Tensor]) -> str:
+    return listed((f"{name} {str(state[name].dtype).removeprefix('torch.')}" for name in names), _NAMED_KEYS)
 
 
 def _shape(tensor: Tensor) -> str:

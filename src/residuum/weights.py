@@ -6,7 +6,6 @@ the folder; elsewhere it is "residuum_NAME", which timm refuses: a network of th
 another under the same name.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +18,18 @@ from safetensors.torch import save
 from torch import nn
 
 from residuum.data.preprocessing import Preprocessing
-from residuum.errors import UserError
-from residuum.files import whole_folder, write_json
-from residuum.models.catalogue import create_model
+from residuum.errors import UserError, listed, printable
+from residuum.files import read_json, whole_folder, write_json
+from residuum.models.catalogue import create_model, create_skeleton
 from residuum.models.translate import OUR_NAMES
-from residuum.state_dicts import first_layer, head, load_state_dict, read_state_dict
+from residuum.state_dicts import (
+    check_fit,
+    first_layer,
+    head,
+    load_state_dict,
+    read_shapes,
+    read_state_dict,
+)
 
 WEIGHTS, CONFIG, MEAN_IMAGE = "model.safetensors", "config.json", "preprocessing.safetensors"
 
@@ -33,6 +39,14 @@ _TIMM_NAMES = {ours: theirs for theirs, ours in _OUR_NAMES.items()}
 _PREFIX, _SECTION = "residuum_", "residuum"
 _REQUIRED: dict[str, type] = {"architecture": str, "num_classes": int, "pretrained_cfg": dict}
 _OPTIONAL: dict[str, type] = {"model_args": dict, _SECTION: dict}
+_OF_SECTION: dict[str, type] = {"multi_label": bool, "mean_image": bool, "provenance": dict}
+_MODEL_ARGS: dict[str, tuple[type, ...]] = {
+    "shortcut": (str, type(None)),
+    "zero_gamma": (bool,),
+    "drop_path": (int, float),
+}
+_LONGEST_ARGUMENT = 40
+_MOST_CLASSES = 2**20  # where there are no weights to tell
 _HARMLESS_TIMM_ARGS = ("num_classes", "in_chans", "drop_rate", "drop_path_rate")
 
 
@@ -115,20 +129,19 @@ def load(path: str | Path) -> Classifier:
     """The model in a run folder, in its `model/` folder, or in a folder that timm has saved (the Hub layout).
 
     The network is on the CPU, in evaluation mode. Without `label_names` the classes are "0", "1", … . Raises
-    UserError when anything is missing, damaged, or does not fit the rest.
+    UserError when anything is missing, damaged, or does not fit the rest. No memory is taken for a network
+    that the weights do not fill.
     """
     folder = model_folder(Path(path))
-    where = folder / CONFIG
-    config = _read_config(where)
+    where, weights = folder / CONFIG, folder / WEIGHTS
+    shapes, config = read_shapes(weights), _read_config(where)
     architecture, model_args = _architecture(config, where)
-    classes = _classes(config, where)
     preprocessing = _preprocessing(config, folder)
-    sizes = {"num_classes": len(classes), "in_channels": preprocessing.channels}
-    try:
-        network = create_model(architecture, **{**model_args, **sizes})
-    except TypeError as error:
-        raise UserError(f"{where} has model_args that {architecture} does not take ({error})") from None
-    load_state_dict(network, read_state_dict(folder / WEIGHTS), str(folder / WEIGHTS))
+    options = {**model_args, "num_classes": config["num_classes"], "in_channels": preprocessing.channels}
+    check_fit(skeleton(architecture, options, where), shapes, str(weights))
+    classes = _classes(config, where)
+    network = create_model(architecture, **options)
+    load_state_dict(network, read_state_dict(weights), str(weights))
     section = config.get(_SECTION, {})
     return Classifier(
         network=network.eval(),
@@ -136,7 +149,7 @@ def load(path: str | Path) -> Classifier:
         classes=classes,
         preprocessing=preprocessing,
         model_args=model_args,
-        multi_label=bool(section.get("multi_label", False)),
+        multi_label=section.get("multi_label", False),
         provenance=section.get("provenance", {}),
     )
 
@@ -167,62 +180,100 @@ def read_classes(folder: Path) -> tuple[str, ...]:
     return _classes(_read_config(where), where)
 
 
-def _read_config(where: Path) -> dict[str, Any]:
+def skeleton(architecture: str, options: Mapping[str, Any], where: Path) -> nn.Module:
+    """The network of the config at `where`, without memory for weights. Raises UserError if there is none."""
     try:
-        config = json.loads(where.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{where} is no JSON ({error}); copy or save the model again") from None
+        return create_skeleton(architecture, **options)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _read_config(where: Path) -> dict[str, Any]:
+    config = read_json(where)
     if not isinstance(config, dict):
         raise UserError(f"{where} holds no JSON object; copy or save the model again")
     wrong = [key for key, kind in _REQUIRED.items() if not isinstance(config.get(key), kind)]
     wrong += [key for key, kind in _OPTIONAL.items() if not isinstance(config.get(key, kind()), kind)]
+    section = config.get(_SECTION)
+    if isinstance(section, dict):
+        wrong += [
+            f"{_SECTION}.{key}" for key, kind in _OF_SECTION.items() if not isinstance(section.get(key, kind()), kind)
+        ]
     if wrong:
         raise UserError(f"{where} is not in the Hub layout: {', '.join(wrong)} missing or of another type")
+    _check_count(config["num_classes"], where)
     return config
+
+
+def _check_count(count: int, where: Path) -> None:
+    # Each class has weights of its own, and takes memory already for its name.
+    weights = where.with_name(WEIGHTS)
+    most = weights.stat().st_size if weights.is_file() else _MOST_CLASSES
+    if isinstance(count, bool) or not 1 <= count <= most:
+        raise UserError(f"{where} has num_classes {printable(str(count), 20)}; {WEIGHTS} has no weights for as many")
 
 
 def _architecture(config: Mapping[str, Any], where: Path) -> tuple[str, dict[str, Any]]:
     """Our name of the network and what else `create_model` is given."""
     section, name = config.get(_SECTION), config["architecture"]
+    _check_name(name, where)
     if section:
         architecture, model_args = section.get("architecture"), section.get("model_args", {})
         if not isinstance(architecture, str) or not isinstance(model_args, dict):
             raise UserError(f"{where} has no architecture in its section {_SECTION!r}; save the model again")
+        _check_name(architecture, where)
+        if wrong := [printable(f"{key}={value}") for key, value in model_args.items() if not _is_taken(key, value)]:
+            raise UserError(f"{where} has model_args that no network takes: {listed(wrong)}; save the model again")
         return architecture, model_args
     if name.startswith(_PREFIX):
         raise UserError(f"{where} lacks the section {_SECTION!r} that {name} needs; save the model again")
     model_args = config.get("model_args", {})
     foreign = [
-        f"{key}={value}"
+        printable(f"{key}={value}")
         for key, value in model_args.items()
         if key not in _HARMLESS_TIMM_ARGS and (key != "global_pool" or value != "avg")
     ]
     if foreign:
-        raise UserError(f"{where} changes {name} by {', '.join(foreign)}, which is not supported; load it with timm")
+        changes = listed(foreign)
+        raise UserError(f"{where} changes {name} by {changes}, which is not supported; load it with timm")
     return _OUR_NAMES.get(name, f"timm/{name}"), {}
+
+
+def _check_name(architecture: str, where: Path) -> None:
+    if architecture != printable(architecture):
+        raise UserError(f"{where} names a network {printable(architecture)}; residuum models lists those there are")
+
+
+def _is_taken(key: str, value: object) -> bool:
+    return isinstance(value, _MODEL_ARGS.get(key, ())) and len(str(value)) <= _LONGEST_ARGUMENT
 
 
 def _classes(config: Mapping[str, Any], where: Path) -> tuple[str, ...]:
     count = config["num_classes"]
     names = config.get("label_names") or config["pretrained_cfg"].get("label_names") or range(count)
     if isinstance(names, Mapping):  # index -> name, in JSON with the index as text
-        names = [names[str(index)] for index in range(count) if str(index) in names]
-    if not isinstance(names, (list, range)) or len(names) != count:
+        names = [names.get(str(index)) for index in range(count if len(names) == count else 0)]
+    is_complete = isinstance(names, (list, range)) and len(names) == count
+    if not is_complete or not all(isinstance(name, (str, int)) for name in names):
         raise UserError(f"{where}: label_names does not give each of the {count} outputs a name; complete it")
     return tuple(map(str, names))
 
 
 def _preprocessing(config: Mapping[str, Any], folder: Path) -> Preprocessing:
-    has_mean_image = bool(config.get(_SECTION, {}).get("mean_image", False))
+    has_mean_image = config.get(_SECTION, {}).get("mean_image", False)
     try:
         mean_image = _read_mean_image(folder) if has_mean_image else None
         return Preprocessing.from_config({**config["pretrained_cfg"], "mean_image": has_mean_image}, mean_image)
     except UserError as error:
         raise UserError(f"{folder / CONFIG}: {error}") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / CONFIG} has no usable preprocessing ({error!r}); save the model again") from None
+    except (KeyError, ValueError) as error:
+        reason = printable(repr(error))
+        raise UserError(f"{folder / CONFIG} has no usable preprocessing ({reason}); save the model again") from None
 
 
 def _read_mean_image(folder: Path) -> NDArray[np.float32]:
-    mean_image: NDArray[np.float32] = read_state_dict(folder / MEAN_IMAGE)["mean_image"].float().numpy()
+    tensor = read_state_dict(folder / MEAN_IMAGE)["mean_image"]
+    if not tensor.dtype.is_floating_point or not tensor.isfinite().all():
+        raise UserError(f"{MEAN_IMAGE} holds no finite numbers; save the model again")
+    mean_image: NDArray[np.float32] = tensor.float().numpy()
     return mean_image

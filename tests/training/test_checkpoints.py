@@ -1,6 +1,5 @@
-import json
 import os
-import shutil
+import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -11,11 +10,21 @@ from torch.optim import LBFGS, SGD, Adam, NAdam, Optimizer
 
 from residuum.errors import UserError
 from residuum.training.checkpoints import (
+    CheckpointWriter,
+    DamagedCheckpointError,
+    SaveError,
     list_checkpoints,
     load_checkpoint,
+    newest_checkpoint,
     restore_optimizer,
-    save_checkpoint,
 )
+
+
+def save(folder: Path, step: int, state: dict[str, object]) -> Path:
+    with CheckpointWriter(folder, keep=2) as writer:
+        writer.write(step, state)
+    return writer.path(step)
+
 
 MAKERS: dict[str, Callable[[Iterable[nn.Parameter]], Optimizer]] = {
     "momentum": lambda p: SGD(p, lr=0.1, momentum=0.9, fused=True),
@@ -54,7 +63,7 @@ def test_training_goes_on_from_a_checkpoint_as_if_never_stopped(name: str, tmp_p
     network = small_network(name)
     optimizer = MAKERS[name](network.parameters())
     take_steps(network, optimizer, 3, first=0)
-    saved = save_checkpoint(tmp_path, 3, {"network": network.state_dict(), "optimizer": optimizer.state_dict()})
+    saved = save(tmp_path, 3, {"network": network.state_dict(), "optimizer": optimizer.state_dict()})
 
     resumed = small_network(name)
     optimizer = MAKERS[name](resumed.parameters())
@@ -74,7 +83,7 @@ def test_state_survives_with_its_types(tmp_path: Path) -> None:
         "empty": {},
         "nothing": None,
     }
-    loaded = load_checkpoint(save_checkpoint(tmp_path, 7, state))
+    loaded = load_checkpoint(save(tmp_path, 7, state))
     assert torch.equal(loaded["network"]["a.b"], torch.arange(3))
     assert loaded["network"]["scalar"].shape == ()
     assert {key: loaded[key] for key in ("optimizer", "empty", "nothing")} == {
@@ -82,36 +91,90 @@ def test_state_survives_with_its_types(tmp_path: Path) -> None:
     }
 
 
-def test_only_the_newest_two_are_kept(tmp_path: Path) -> None:
-    for step in (1, 20, 300):
-        save_checkpoint(tmp_path, step, {"x": torch.zeros(1)})
-    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000020", "step-00000300"]
+def test_the_newest_and_the_pinned_are_kept(tmp_path: Path) -> None:
+    with CheckpointWriter(tmp_path, keep=2) as writer:
+        for step in (1, 20, 300, 4000):
+            writer.write(step, {"x": torch.zeros(1)}, pinned={1})
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000001", "step-00000300", "step-00004000"]
 
 
-def test_a_save_that_fails_leaves_the_older_checkpoint_and_no_rest(
+def test_what_is_written_is_the_state_at_the_moment_of_asking(tmp_path: Path) -> None:
+    tensor = torch.ones(2_000_000)
+    with CheckpointWriter(tmp_path, keep=1) as writer:
+        writer.write(1, {"x": tensor, "list": [tensor[:1]]})
+        tensor.zero_()  # training goes on while the thread writes
+    state = load_checkpoint(tmp_path / "step-00000001")
+    assert state["x"].sum() == 2_000_000
+    assert state["list"][0].item() == 1
+
+
+def test_checkpoints_after_a_step_can_be_removed(tmp_path: Path) -> None:
+    with CheckpointWriter(tmp_path, keep=9) as writer:
+        for step in (0, 5, 10):
+            writer.write(step, {})
+        writer.remove_after(5)
+    assert {path.name for path in tmp_path.iterdir()} == {"step-00000000", "step-00000005"}
+
+
+def test_a_save_that_fails_is_told_and_leaves_the_older_checkpoint_and_no_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_checkpoint(tmp_path, 1, {"x": torch.ones(1)})
+    save(tmp_path, 1, {"x": torch.ones(1)})
 
     def refuse(source: object, target: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(OSError, match="No space"):
-        save_checkpoint(tmp_path, 2, {"x": torch.zeros(1)})
+    writer = CheckpointWriter(tmp_path, keep=2)
+    writer.write(2, {"x": torch.zeros(1)})
+    with pytest.raises(SaveError, match=r"no space left on device.*; update 1 is the last that is saved; make room"):
+        writer.wait()
+    writer.wait()  # told once
     assert os.listdir(tmp_path) == ["step-00000001"]
     assert load_checkpoint(tmp_path / "step-00000001")["x"].item() == 1
 
 
-@pytest.mark.parametrize("damage", ["truncated", "no json", "missing"])
-def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path, damage: str) -> None:
-    saved = save_checkpoint(tmp_path, 1, {"x": torch.ones(100)})
-    if damage == "truncated":
-        data = (saved / "state.safetensors").read_bytes()
-        (saved / "state.safetensors").write_bytes(data[: len(data) // 2])
-    elif damage == "no json":
-        (saved / "state.json").write_text(json.dumps({})[:1])
-    else:
-        shutil.rmtree(saved)
-    with pytest.raises(UserError, match="step-00000001"):
+def test_sha256sum_itself_finds_a_checkpoint_sound(tmp_path: Path) -> None:
+    saved = save(tmp_path, 1, {"x": torch.ones(100)})
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=saved, check=True)
+
+
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+DAMAGE = {
+    "truncated": lambda saved: os.truncate(saved / "state.safetensors", 40),
+    "a bit of a tensor": lambda saved: flip_a_bit(saved / "state.safetensors"),
+    "a bit of a number": lambda saved: flip_a_bit(saved / "state.json"),
+    "missing file": lambda saved: (saved / "state.json").unlink(),
+    "missing sums": lambda saved: (saved / "SHA256SUMS").unlink(),
+    "empty sums": lambda saved: (saved / "SHA256SUMS").write_text(""),
+    "no sums": lambda saved: (saved / "SHA256SUMS").write_bytes(b"\xff\n"),
+    "emptied": lambda saved: [file.unlink() for file in list(saved.iterdir())],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_the_newest(tmp_path: Path, damage: str) -> None:
+    sound, saved = (save(tmp_path, step, {"x": torch.ones(100)}) for step in (1, 2))
+    DAMAGE[damage](saved)
+    with pytest.raises(DamagedCheckpointError, match="step-00000002 is damaged"):
         load_checkpoint(saved)
+    newest, told = newest_checkpoint(tmp_path)
+    assert newest == sound
+    assert len(told) == 1
+    assert "step-00000002 is damaged" in told[0]
+    assert newest_checkpoint(tmp_path) == (sound, [])
+    assert {path.name for path in tmp_path.iterdir()} == {"step-00000001", "damaged-step-00000002"}
+
+
+def test_checkpoints_that_are_all_damaged_are_refused_and_none_is_none(tmp_path: Path) -> None:
+    assert newest_checkpoint(tmp_path) == (None, [])
+    os.truncate(save(tmp_path, 1, {"x": torch.ones(100)}) / "state.safetensors", 10)
+    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged; start a new run"):
+        newest_checkpoint(tmp_path)
+    with pytest.raises(UserError, match="every checkpoint"):  # and asking again does not change it
+        newest_checkpoint(tmp_path)

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from residuum.data.augmentations import Augmentation
 from residuum.errors import UserError
-from residuum.training.run import DataHandling, LossChoice, ModelChoice, OptimizerChoice, Run, ScheduleChoice
+from residuum.training.run import (
+    DataHandling,
+    LossChoice,
+    ModelChoice,
+    OptimizerChoice,
+    Run,
+    ScheduleChoice,
+    parse_interval,
+)
 
 
 def small_run(**changes: Any) -> Run:
@@ -171,3 +179,18 @@ def test_combinations_that_cannot_work_are_refused() -> None:
         LossChoice("mse", label_smoothing=0.1)
     with pytest.raises(UserError, match="0 with lbfgs"):
         OptimizerChoice("lbfgs", lr=1.0, weight_decay=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "updates", "seconds"),
+    [("500 steps", 500, 0), ("1 step", 1, 0), ("10 minutes", 0, 600), ("0.5 minutes", 0, 30), ("1minute", 0, 60)],
+)
+def test_an_interval_counts_updates_or_seconds(text: str, updates: int, seconds: float) -> None:
+    assert parse_interval(text) == (updates, seconds)
+
+
+@pytest.mark.parametrize("text", ["", "10", "0 steps", "0 minutes", "1.5 steps", "-3 steps", "5 hours", "steps"])
+def test_another_interval_is_refused(text: str) -> None:
+    assert parse_interval(text) is None
+    with pytest.raises(UserError, match=r"checkpoint_every is .*; allowed: N steps or N minutes"):
+        small_run(checkpoint_every=text)

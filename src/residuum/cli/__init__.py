@@ -17,6 +17,7 @@ from residuum.cli.failures import one_line
 from residuum.cli.models import describe, models
 from residuum.cli.predict import predict
 from residuum.cli.train import train
+from residuum.errors import RefusedByMainError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         line = None if os.environ.get("RESIDUUM_DEBUG") else one_line(error)
         if line is None:
             raise
-        print(f"error: {line}", file=sys.stderr)
+        if not isinstance(error, RefusedByMainError):
+            print(f"error: {line}", file=sys.stderr)
         return 2
     return code or 0

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from residuum.cli import options
-from residuum.cli.messages import print_notes
+from residuum.cli.messages import print_notes, printable_table
+from residuum.errors import printable
 
 if TYPE_CHECKING:
     from residuum.data.doctor import DataReport
@@ -58,7 +59,7 @@ def _print(report: "DataReport") -> None:
     tables = (report.counts, report.sizes, report.modes, report.channels, report.bad_files, report.duplicates)
     for table in tables:
         if table.rows:
-            print_table(table)
+            print_table(printable_table(table))
             print()
     for sentence in report.verdict:
-        print(sentence)
+        print(printable(sentence, longest=None))

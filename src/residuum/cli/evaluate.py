@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from residuum.cli import options
-from residuum.cli.messages import print_first, print_notes
+from residuum.cli.messages import print_first, print_notes, printable_table
 from residuum.records import Measurement, Table, plain
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def evaluate(
     else:
         print(summary(f"{data}, {name}", evaluation))
         print()
-        print_table(evaluation.per_class if every_class else worst_classes(evaluation.per_class))
+        shown = evaluation.per_class if every_class else worst_classes(evaluation.per_class)
+        print_table(printable_table(shown))
 
 
 def summary(subject: str, evaluation: "Evaluation") -> str:

@@ -4,12 +4,10 @@ import errno
 
 import typer
 
-from residuum.errors import UserError
+from residuum.errors import NO_ROOM, UserError, in_words, printable, tells_of_no_memory
 
 # Typer exports one name of this family only, and newer versions no longer take it from click.
 UsageError = typer.BadParameter.__bases__[0]
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def one_line(error: Exception) -> str | None:
@@ -20,17 +18,11 @@ def one_line(error: Exception) -> str | None:
         text = _usage(error)
     elif isinstance(error, OSError):
         text = _file(error)
-    elif _tells_of_no_memory(error):
+    elif tells_of_no_memory(error):
         text = "memory ran out; use a smaller batch (-b), --set accumulate=2, or a smaller input"
     else:
         return None
-    return " ".join(text.splitlines())
-
-
-def _tells_of_no_memory(error: Exception) -> bool:
-    """Python's error, a GPU's (by name: torch may not be loaded), or that of torch on a CPU, which has no type."""
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or "DefaultCPUAllocator" in str(error)
+    return printable(" ".join(text.splitlines()), longest=None)
 
 
 def _usage(error: Exception) -> str:
@@ -47,9 +39,9 @@ def _usage(error: Exception) -> str:
 
 
 def _file(error: OSError) -> str:
-    reason = (error.strerror or str(error)).lower()
+    reason = in_words(error)
     place = f"{error.filename}: " if error.filename is not None else ""
-    if error.errno in _FULL:
+    if error.errno in NO_ROOM:
         return f"{place}{reason}; free some space, or write elsewhere with --out"
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return f"{place}{reason}; change its permissions, or name another file or folder"

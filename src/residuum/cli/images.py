@@ -38,7 +38,7 @@ def write_samples(dataset: "DataSet", folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for index, name in enumerate(dataset.classes[:MOST_CLASSES]):
-        safe_name = re.sub(r"[^\w-]+", "_", name)
+        safe_name = re.sub(r"[^\w-]+", "_", name)[:50]
         for image in images_of(split, index, 1):
             written.append(folder / f"{index:02d}_{safe_name}.png")
             Image.fromarray(image).save(written[-1])

@@ -79,8 +79,8 @@ def _trained_network(folder: Path) -> "tuple[nn.Module, tuple[int, int, int]]":
 
 
 def _new_network(name: str, wanted: tuple[int, int, int] | None) -> "tuple[nn.Module, tuple[int, int, int]]":
-    from residuum.models.catalogue import create_model
+    from residuum.models.catalogue import create_skeleton
     from residuum.models.summary import paper_input
 
     size = wanted or paper_input(name)
-    return create_model(name, in_channels=size[0]), size
+    return create_skeleton(name, in_channels=size[0]), size

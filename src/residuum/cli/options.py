@@ -47,6 +47,12 @@ RunFolder = Annotated[
     typer.Option("-o", "--out", metavar="DIR", help="The run folder; by default runs/MODEL-DATA."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that lies in --out.")]
+AutoResume = Annotated[
+    bool, typer.Option("--auto-resume", help="Go on with the run in --out where there is one, else start it.")
+]
+AllowChanges = Annotated[
+    bool, typer.Option("--allow-changes", help="Go on although the configuration is not as it was.")
+]
 ValFraction = Annotated[
     float,
     typer.Option("--val-fraction", metavar="F", help="Share kept for validation where the data has no split."),
@@ -92,6 +98,32 @@ FreezeUntil = Annotated[
 Strict = Annotated[
     bool,
     typer.Option("--strict", help="Stop at a damaged image instead of leaving it out.", rich_help_panel=_RECIPE),
+]
+OnNan = Annotated[
+    str | None,
+    typer.Option(
+        "--on-nan",
+        metavar="WHAT",
+        help="stop, or rollback: to the epoch's start, with half the rate.",
+        rich_help_panel=_RECIPE,
+    ),
+]
+SyncBN = Annotated[
+    bool,
+    typer.Option("--sync-bn", help="Normalise over all processes' batches together.", rich_help_panel=_RECIPE),
+]
+Deterministic = Annotated[
+    bool,
+    typer.Option("--deterministic", help="On a GPU, repeat results bit for bit.", rich_help_panel=_COMPUTING),
+]
+CheckpointEvery = Annotated[
+    tuple[float, str] | None,
+    typer.Option(
+        "--checkpoint-every",
+        metavar="N steps|minutes",
+        help="Save within epochs, too; by default every 10 minutes.",
+        rich_help_panel=_COMPUTING,
+    ),
 ]
 Changes = Annotated[
     list[str] | None,

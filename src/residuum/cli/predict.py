@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
@@ -11,7 +12,7 @@ import typer
 
 from residuum.cli.messages import NAMED, print_first
 from residuum.cli.options import BatchSize, Device, Precision, TrainedModel, Workers
-from residuum.errors import UserError
+from residuum.errors import UserError, printable
 
 if TYPE_CHECKING:
     from residuum.inference.predict import Prediction
@@ -66,9 +67,10 @@ def predict(
         if form is Format.JSONL:
             inference.write_jsonl(watched, stream)
         elif form is Format.CSV:
-            inference.write_csv(watched, stream, top=top)
+            inference.write_csv(map(_printable, watched) if stream.isatty() else watched, stream, top=top)
         else:
-            write_table(watched, stream, top=top, width=max(map(len, classifier.classes)))
+            width = max(len(printable(name)) for name in classifier.classes)
+            write_table(map(_printable, watched), stream, top=top, width=width)
     tally.report()
 
 
@@ -92,6 +94,12 @@ def write_table(predictions: "Iterable[Prediction]", stream: TextIO, *, top: int
             pairs = zip(prediction.labels, prediction.probabilities, strict=True)
             cells = [f"{label:<{width}}  {100 * probability:5.1f} %" for label, probability in pairs]
         print("".join(f"{cell:<{column}}  " for cell in cells) + str(prediction.path), file=stream)
+
+
+def _printable(prediction: "Prediction") -> "Prediction":
+    """The prediction with names that a terminal only shows, and does not obey."""
+    path = Path(printable(str(prediction.path), longest=None))
+    return replace(prediction, path=path, labels=tuple(map(printable, prediction.labels)))
 
 
 def _rank(rank: int) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from residuum.data.decoding import MAX_PIXELS
 from residuum.errors import UserError, unknown_name
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -20,6 +21,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 LONGEST = 64
 """Of an image's longer side, how much is resized at most, in shorter sides: a strip would take all the memory."""
+LARGEST_SIDE = 4096
+"""Pixels of the resized image's shorter side, at most."""
 
 INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -49,10 +52,15 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
             raise UserError(f"{self.channels} channels; images have 1 (grey) or 3 (colour)")
-        if self.size < 1:
-            raise UserError(f"image size {self.size}; it is a number of pixels, at least 1")
+        if not 1 <= self.size <= LARGEST_SIDE:
+            raise UserError(f"image size {self.size}; it is a number of pixels, at least 1, at most {LARGEST_SIDE}")
         if not 0 < self.crop_pct <= 1:
             raise UserError(f"crop_pct {self.crop_pct}; it is a share of the shorter side, above 0 and at most 1")
+        if self.size > LARGEST_SIDE * self.crop_pct:
+            raise UserError(
+                f"image size {self.size} at crop_pct {self.crop_pct}; together they resize to more than the "
+                f"{LARGEST_SIDE} pixels allowed"
+            )
         if self.interpolation not in INTERPOLATIONS:
             raise unknown_name("interpolation", self.interpolation, INTERPOLATIONS)
         if not len(self.mean) == len(self.std) == self.channels:
@@ -60,6 +68,8 @@ class Preprocessing:
                 f"{len(self.mean)} means and {len(self.std)} standard deviations; "
                 f"give {self.channels} of each, one a channel"
             )
+        if not all(abs(mean) <= 1e6 for mean in self.mean) or not all(1e-6 <= std <= 1e6 for std in self.std):
+            raise UserError(f"mean {self.mean}, std {self.std}; for images in [0, 1] both are near 1, and no std is 0")
         shape = (self.channels, self.size, self.size)
         if self.mean_image is not None and self.mean_image.shape != shape:
             raise UserError(f"a mean image of shape {self.mean_image.shape}; this preprocessing needs {shape}")
@@ -91,7 +101,8 @@ class Preprocessing:
         shorter one only the middle, of that length, is resized.
         """
         height, width = image.shape[:2]
-        shorter, longer = min(height, width), min(max(height, width), LONGEST * min(height, width))
+        most = min(LONGEST, max(1, MAX_PIXELS // self.resized_side**2))
+        shorter, longer = min(height, width), min(max(height, width), most * min(height, width))
         if shorter != self.resized_side:
             other = int(self.resized_side * longer / shorter)
             new = (self.resized_side, other) if width <= height else (other, self.resized_side)
@@ -126,22 +137,47 @@ class Preprocessing:
         Raises UserError for a geometry we would not reproduce, and where an announced mean image is not
         given.
         """
-        channels, height, width = config["input_size"]
+        channels, height, width = _numbers(config, "input_size", whole=True)
         if height != width:
             raise UserError(f"input size {height}x{width}; only square inputs are supported")
         if config.get("crop_mode", "center") != "center":
-            raise UserError(f"crop mode {config['crop_mode']!r}; only 'center' is supported")
+            raise UserError(f"crop mode {_shown(config['crop_mode'])}; only 'center' is supported")
+        crop_pct = config.get("crop_pct", 1.0)
+        if not _is_number(crop_pct):
+            raise UserError(f"crop_pct {_shown(crop_pct)}; it is a number above 0 and at most 1")
+        interpolation = config.get("interpolation", "bilinear")
+        if interpolation not in [*INTERPOLATIONS]:
+            raise UserError(f"interpolation {_shown(interpolation)}; allowed: {', '.join(INTERPOLATIONS)}")
         if config.get("mean_image", False) != (mean_image is not None):
             raise UserError("the configuration and the files disagree on a mean image; save the model again")
         return cls(
             channels=channels,
             size=height,
-            crop_pct=config.get("crop_pct", 1.0),
-            interpolation=config.get("interpolation", "bilinear"),
-            mean=tuple(config["mean"]),
-            std=tuple(config["std"]),
+            crop_pct=crop_pct,
+            interpolation=interpolation,
+            mean=_numbers(config, "mean"),
+            std=_numbers(config, "std"),
             mean_image=mean_image,
         )
+
+
+def _numbers(config: Mapping[str, Any], key: str, whole: bool = False) -> tuple[Any, ...]:
+    """The list of numbers under `key`: no text, no truth value, none that is not finite."""
+    values = config[key]
+    if not isinstance(values, (list, tuple)) or not all(_is_number(value, whole) for value in values):
+        raise UserError(f"{key} is {_shown(values)}; it is a list of {'whole' if whole else 'finite'} numbers")
+    return tuple(values)
+
+
+def _is_number(value: object, whole: bool = False) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or (whole and isinstance(value, float)):
+        return False
+    return abs(value) < 2**53
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def _middle(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:

@@ -158,8 +158,11 @@ def _as_it_is(answer: Any) -> Any:
 
 def _start_worker(_: int) -> None:
     """Ctrl-C reaches every process of the terminal: the main one decides, and needs its workers till then."""
+    signal.set_wakeup_fd(-1)  # a worker's signals are not the main process's
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # torchrun signals the whole group of each process that it started
 
 
 class FileImages:

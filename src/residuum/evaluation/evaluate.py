@@ -170,10 +170,7 @@ class _Reading:
 
     def gather(self, world: World) -> tuple[str, tuple[tuple[str, str], ...]]:
         """The protocol, and the (name, reason) of every bad image, of all processes."""
-        parts = [(self._size, self._bad)]
-        if world.size > 1:
-            parts = [parts[0]] * world.size
-            dist.all_gather_object(parts, (self._size, self._bad))
+        parts = world.gather((self._size, self._bad))
         size = max(size for size, _ in parts)
         return f"1-crop {size}" if size else "1-crop", tuple(image for _, bad in parts for image in bad)
 

@@ -8,7 +8,9 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from residuum.errors import UserError, unknown_name
 from residuum.models import doors, he2015, he2016, lecun1998, xie2017, zagoruyko2016
@@ -16,6 +18,9 @@ from residuum.models.shortcuts import SHORTCUTS, ShortcutBuilder
 from residuum.models.trunk import ResNet
 
 Builder = Callable[..., nn.Module]
+
+_LONGEST_NAME = 100
+_LARGEST_NUMBER = 2 * 1202  # of layers or widening: twice the papers' deepest; more take seconds even without weights
 
 
 @dataclass(frozen=True)
@@ -92,9 +97,9 @@ CATALOGUE: dict[str, Entry] = {
 # Families with a member for every n >= 1, of depth 6n + offset; further numbers in the name go to the
 # builder. The dict above comes first: resnet50 and resnet152, though 6n+2, are the ImageNet nets.
 OPEN_FAMILIES: tuple[tuple[str, int, Entry], ...] = (
-    (r"resnet([1-9]\d*)", 2, Entry(he2015.cifar_resnet, "He 2015", CIFAR)),
-    (r"plain([1-9]\d*)", 2, Entry(he2015.cifar_plain, "He 2015", CIFAR, has_shortcuts=False)),
-    (r"wide_resnet([1-9]\d*)_([1-9]\d*)", 4, Entry(zagoruyko2016.cifar_wide_resnet, "Zagoruyko 2016", CIFAR)),
+    (r"resnet([1-9][0-9]*)", 2, Entry(he2015.cifar_resnet, "He 2015", CIFAR)),
+    (r"plain([1-9][0-9]*)", 2, Entry(he2015.cifar_plain, "He 2015", CIFAR, has_shortcuts=False)),
+    (r"wide_resnet([1-9][0-9]*)_([1-9][0-9]*)", 4, Entry(zagoruyko2016.cifar_wide_resnet, "Zagoruyko 2016", CIFAR)),
 )
 
 
@@ -136,6 +141,23 @@ def create_model(
     return network
 
 
+def create_skeleton(name: str, **options: Any) -> nn.Module:
+    """What `create_model` builds, less its weights: on the meta device, or partly so. Hardly any memory is taken."""
+    try:
+        with torch.device("meta"):
+            return create_model(name, **options)
+    except NotImplementedError:  # torchvision's RegNets compute their widths with tensors
+        with _EmptyOnMeta():
+            return create_model(name, **options)
+
+
+class _EmptyOnMeta(TorchFunctionMode):
+    """Puts what `torch.empty` makes on the meta device: all large weights, and none of a builder's arithmetic."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **({**(kwargs or {}), "device": "meta"} if func is torch.empty else kwargs or {}))
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """The names that match a glob; without `*`, `?` or `[` in it, those that contain `pattern`.
 
@@ -151,6 +173,8 @@ def find(name: str) -> Entry:
     """The entry of any name that `create_model` takes. Raises UserError, naming the nearest, for others."""
     if name in CATALOGUE:
         return CATALOGUE[name]
+    if len(name) > _LONGEST_NAME:
+        raise UserError(f"a network's name of {len(name):,} characters; residuum models lists the names there are")
     door, _, inner = name.partition("/")
     if inner and door in doors.DOORS:
         return _door_entry(door, inner)
@@ -160,6 +184,8 @@ def find(name: str) -> Entry:
             n, remainder = divmod(depth - offset, 6)
             if remainder or n < 1:
                 raise _wrong_depth(name, depth, offset)
+            if max(depth, *rest, 0) > _LARGEST_NUMBER:
+                raise UserError(f"{name} is beyond what can be built; depth and width are at most {_LARGEST_NUMBER}")
             return replace(family, build=partial(family.build, n, *rest))
     raise unknown_name("network", name, CATALOGUE, "residuum models lists them all")
 

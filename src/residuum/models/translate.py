@@ -114,8 +114,8 @@ def _from_timm_preact(state: StateDict, name: str) -> StateDict:
         raise UserError(f"{theirs} splits before its first activation, {name} after it; take the model {theirs}")
     translated = {}
     for key, value in state.items():
-        key = re.sub(r"^stages\.(\d+)\.blocks\.", lambda match: f"layer{int(match[1]) + 1}.", key)
+        key = re.sub(r"^stages\.(\d{1,3})\.blocks\.", lambda match: f"layer{int(match[1]) + 1}.", key)
         translated[_renamed(key, _TIMM_PREACT_RENAMING)] = value
-    if "fc.weight" in translated:
+    if "fc.weight" in translated and translated["fc.weight"].dim() == 4:
         translated["fc.weight"] = translated["fc.weight"].flatten(1)
     return translated

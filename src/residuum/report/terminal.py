@@ -61,15 +61,7 @@ def measurement_text(measurement: Measurement) -> str:
 
 def print_json(record: Any) -> None:
     """Print a record, or a nest of records, as one JSON object on stdout; NaN and infinity become null."""
-    print(json.dumps(_finite(plain(record)), indent=2, ensure_ascii=False, allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    print(json.dumps(plain(record), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def _numeric(table: Table) -> list[bool]:

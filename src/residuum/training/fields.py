@@ -1,12 +1,12 @@
 """Frozen dataclasses from plain values: the one place where a run's types are checked."""
 
 import dataclasses
-import math
+import sys
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from residuum.errors import UserError, unknown_name
+from residuum.errors import UserError, printable, unknown_name
 
 T = TypeVar("T")
 
@@ -53,11 +53,11 @@ def conform(value: Any, annotation: Any, path: str) -> Any:
         kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
         if len(value) == len(kinds):
             return tuple(conform(item, kind, path) for item, kind in zip(value, kinds, strict=True))
-    if wanted is float and type(value) in (int, float) and math.isfinite(value):
+    if wanted is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
         return float(value)
     if isinstance(wanted, type) and type(value) is wanted and wanted is not float:
         return value
-    raise UserError(f"{path} takes {in_words(annotation)}, got {value!r}")
+    raise UserError(f"{path} takes {in_words(annotation)}, got {printable(repr(value))}")
 
 
 def without_none(annotation: Any) -> Any:

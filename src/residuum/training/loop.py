@@ -2,155 +2,87 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from residuum.data.loaders import Batch, Loader
+from residuum.data.loaders import Batch
 from residuum.data.storage import WorkerDiedError
-from residuum.distributed import World
 from residuum.errors import UserError
-from residuum.evaluation.evaluate import Evaluation
 from residuum.hardware import autocast
 from residuum.randomness import derived_seed
-from residuum.training.checkpoints import restore_optimizer, save_checkpoint
-from residuum.training.ema import WeightAverage
-from residuum.training.interruption import Interrupted, StopRequest
-from residuum.training.losses import Loss
-from residuum.training.progress import Reporter, Status
-from residuum.training.run import Run
-from residuum.training.run_folder import RunFolder
-from residuum.training.schedules import Schedule
+from residuum.training.checkpoints import DamagedCheckpointError, load_checkpoint
+from residuum.training.interruption import StopRequest
+from residuum.training.job import Job, unwrapped
+from residuum.training.progress import Status
+from residuum.training.saving import evaluate_or_leave, is_checkpoint_due, leave_if_asked, save
+
+MOST_ROLLBACKS = 5
+MOST_NAMED = 1000
 
 
-class NonFiniteLossError(UserError):
-    """The loss of a batch is NaN or infinite. Raised before the update, so the weights are still those of `step`."""
+class NonFiniteError(UserError):
+    """The loss or the gradient of a batch is NaN or infinite. Raised before the update.
 
-    def __init__(self, step: int, loss: float, indices: list[int]) -> None:
-        self.step, self.loss, self.indices = step, loss, indices
-        super().__init__(f"the loss is {loss} at step {step}")
+    L-BFGS may then stand at a point of its line search; nothing is saved there. images: the names of the first 1,000 of
+    the batch's images, of all processes.
+    """
 
-
-@dataclass
-class Position:
-    """How far training has come: all that must survive an interruption beside tensors and the schedule."""
-
-    step: int = 0
-    loss_sum: float = 0.0
-    correct: float = 0.0
-    images: float = 0.0
-    seconds: float = 0.0
-    epochs_recorded: int = 0
-    best: float | None = None
-    best_epoch: int = 0
-
-    def add(self, loss_sum: float, correct: float, images: float) -> None:
-        self.loss_sum += loss_sum
-        self.correct += correct
-        self.images += images
-
-    def start_epoch(self) -> None:
-        self.loss_sum, self.correct, self.images, self.seconds = 0.0, 0.0, 0.0, 0.0
-
-
-@dataclass
-class Job:
-    """Everything one training run works with. `evaluate` scores a network on the split that training watches."""
-
-    run: Run
-    network: nn.Module
-    optimizer: Optimizer
-    schedule: Schedule
-    loss: Loss
-    loader: Loader
-    watched: str
-    evaluate: Callable[[nn.Module], Evaluation]
-    save_best: Callable[[nn.Module], None]
-    folder: RunFolder
-    reporter: Reporter
-    device: torch.device
-    dtype: torch.dtype
-    single_label: bool
-    world: World
-    average: WeightAverage | None = None
-    position: Position = field(default_factory=Position)
-
-    @property
-    def total_steps(self) -> int:
-        return self.run.total_iterations(len(self.loader))
-
-    @property
-    def epochs(self) -> int:
-        return math.ceil(self.total_steps / len(self.loader))
-
-    @property
-    def evaluated_network(self) -> nn.Module:
-        """The network whose scores count: the weight average where one is kept."""
-        if self.average is not None:
-            return self.average.network
-        return unwrapped(self.network)
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "network": unwrapped(self.network).state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "average": self.average.state_dict() if self.average is not None else None,
-            "position": asdict(self.position),
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        unwrapped(self.network).load_state_dict(state["network"])
-        restore_optimizer(self.optimizer, state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.position = Position(**state["position"])
-        if self.world.is_main:
-            self.folder.truncate_metrics(self.position.epochs_recorded)
-
-
-def unwrapped(network: nn.Module) -> nn.Module:
-    """The network itself, without the wrapper that shares gradients between processes."""
-    return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
+    def __init__(self, what: str, value: float, step: int, images: list[str]) -> None:
+        self.step, self.images = step, images
+        super().__init__(f"the {what} is {value} at update {step}")
 
 
 def fit(job: Job, stop: StopRequest) -> None:
     """Train until the run's duration is reached or early stopping ends it.
 
-    Raises Interrupted, with the state saved, when `stop` asks for it, and NonFiniteLossError before a bad update.
+    Raises Interrupted, with the state saved, when `stop` asks for it, and NonFiniteError before a bad update, or
+    after as many rollbacks as are allowed.
     """
-    steps_per_epoch = len(job.loader)
-    for epoch in range(job.position.step // steps_per_epoch, job.epochs):
-        if stopped_early(job):
-            break
-        end = min((epoch + 1) * steps_per_epoch, job.total_steps)
-        job.network.train()
-        clock = time.monotonic()
-        for batch in batches(job, epoch, stop):
-            train_step(job, batch)
-            job.position.seconds += time.monotonic() - clock
-            clock = time.monotonic()
-            job.reporter.step(job.position.step, len(batch.indices) * job.world.size, _status(job, epoch))
-            if job.position.step == end:
-                break
-            leave_if_asked(job, stop)
-        finish_epoch(job, epoch)
+    save(job)  # there is a state to go back to,
+    job.checkpoints.wait()  # and the disk takes it, before any work is spent
+    while job.position.epochs_recorded < job.epochs and not stopped_early(job):
+        try:
+            train_epoch(job, stop)
+            finish_epoch(job, stop)
+        except NonFiniteError as error:
+            if job.run.on_nan == "stop" or job.position.rollbacks == MOST_ROLLBACKS:
+                raise
+            roll_back(job, error)
         leave_if_asked(job, stop)
 
 
-def batches(job: Job, epoch: int, stop: StopRequest) -> Iterator[Batch]:
+def train_epoch(job: Job, stop: StopRequest) -> None:
     """The rest of the epoch, from where training stands."""
+    epoch, position = job.position.epochs_recorded, job.position
+    end = min(job.epoch_start + len(job.loader), job.total_steps)
+    job.network.train()
+    clock = time.monotonic()
+    for batch in batches(job, epoch, end, stop):
+        train_step(job, batch)
+        position.seconds += time.monotonic() - clock
+        clock = time.monotonic()
+        job.reporter.step(position.step, len(batch.indices) * job.world.size, _status(job, epoch))
+        job.checkpoints.raise_failure()
+        if position.step < end:
+            if is_checkpoint_due(job):
+                save(job)
+            leave_if_asked(job, stop)
+
+
+def batches(job: Job, epoch: int, end: int, stop: StopRequest) -> Iterator[Batch]:
+    """The batches of the epoch from where training stands up to update `end`."""
+    start = job.position.step
     try:
-        yield from job.loader.epoch(epoch, start=job.position.step - epoch * len(job.loader))
+        yield from islice(job.loader.epoch(epoch, start=start - job.epoch_start), end - start)
     except WorkerDiedError:
         # A signal to the whole process group stops the workers too; this process then stands between two updates.
         if job.world.size == 1:
             leave_if_asked(job, stop)
+            save(job)
         raise
 
 
@@ -159,7 +91,7 @@ def train_step(job: Job, batch: Batch) -> None:
     position, run = job.position, job.run
     network_seed = derived_seed(run.seed, f"network/{job.world.rank}", position.step)
     for group in job.optimizer.param_groups:
-        group["lr"] = job.schedule.lr(position.step)
+        group["lr"] = job.lr(position.step)
     counts = torch.zeros(3)
 
     def closure() -> float:
@@ -168,10 +100,8 @@ def train_step(job: Job, batch: Batch) -> None:
         torch.manual_seed(network_seed)
         counts = job.world.sum(forward_and_backward(job, batch)).cpu()
         mean_loss = float(counts[0] / counts[2])
-        if not math.isfinite(mean_loss):
-            raise NonFiniteLossError(position.step, mean_loss, batch.indices.tolist())
-        if run.clip_norm:
-            nn.utils.clip_grad_norm_(job.network.parameters(), run.clip_norm)
+        check_finite(job, "loss", mean_loss, batch)
+        check_finite(job, "gradient", clip_gradient(job), batch)
         return mean_loss
 
     if not len(batch.indices):  # a small batch can lose all its images to damaged files
@@ -188,6 +118,23 @@ def train_step(job: Job, batch: Batch) -> None:
     position.step += 1
 
 
+def clip_gradient(job: Job) -> float:
+    """Scale the gradient down to a norm of `run.clip_norm`, where that is set; returns the norm it had."""
+    parameters = [parameter for parameter in job.network.parameters() if parameter.grad is not None]
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    if job.run.clip_norm:
+        nn.utils.clip_grads_with_norm_(parameters, job.run.clip_norm, norm)
+    return float(norm)
+
+
+def check_finite(job: Job, what: str, value: float, batch: Batch) -> None:
+    """Raise NonFiniteError when `value`, the same in every process, is NaN or infinite."""
+    if not math.isfinite(value):
+        names = job.loader.split.names
+        images = job.world.gather([names[index] for index in batch.indices.tolist()])
+        raise NonFiniteError(what, value, job.position.step, [name for part in images for name in part][:MOST_NAMED])
+
+
 def forward_and_backward(job: Job, batch: Batch) -> Tensor:
     """Add the gradients of the mean loss of `batch` to the parameters.
 
@@ -195,7 +142,7 @@ def forward_and_backward(job: Job, batch: Batch) -> Tensor:
     """
     counts = torch.zeros(3, device=job.device)
     images = batch.images.contiguous(memory_format=torch.channels_last)
-    total, pieces = len(images), min(job.run.accumulate, len(images))
+    total, pieces = _share_of_mean(job, len(images)), _pieces(job, len(images))
     for image_piece, label_piece in zip(images.tensor_split(pieces), batch.labels.tensor_split(pieces), strict=True):
         with autocast(job.device, job.dtype):
             logits = job.network(image_piece)
@@ -206,20 +153,38 @@ def forward_and_backward(job: Job, batch: Batch) -> Tensor:
     return counts
 
 
+def _share_of_mean(job: Job, images: int) -> Tensor | int:
+    """What a sum over this process's `images` is divided by, so that the mean over processes is that over images.
+
+    Damaged files leave some processes with fewer images than others.
+    """
+    if job.world.size == 1:
+        return images
+    return job.world.sum(torch.tensor(float(images), device=job.device)) / job.world.size
+
+
+def _pieces(job: Job, images: int) -> int:
+    """How many micro-batches: as many in every process, since each of them sums gradients over all."""
+    if job.run.accumulate == 1:
+        return 1
+    fewest = -int(job.world.max(torch.tensor(-images, device=job.device)))
+    return min(job.run.accumulate, fewest)
+
+
 def count_correct(logits: Tensor, labels: Tensor) -> Tensor:
     """How many top-1 answers are right; of mixed labels (N, K), the one of greatest weight is the right one."""
     target = labels if labels.ndim == 1 else labels.argmax(1)
     return (logits.argmax(1) == target).sum().float()
 
 
-def finish_epoch(job: Job, epoch: int) -> None:
+def finish_epoch(job: Job, stop: StopRequest) -> None:
     """Measure, record, let the schedule see the result, keep the best weights, and save."""
-    position = job.position
+    position, epoch = job.position, job.position.epochs_recorded
     if not position.images:
         raise UserError("none of the training images can be read; run residuum check on the data")
     record = training_record(job, epoch)
     if position.step == job.total_steps or (epoch + 1) % job.run.evaluate_every == 0:
-        evaluation = job.evaluate(job.evaluated_network)
+        evaluation = evaluate_or_leave(job, stop)
         score = {"val_error": 100.0 - evaluation.score} if job.single_label else {"val_map": evaluation.score}
         record |= {"val_loss": evaluation.loss.value, **score}
         job.schedule.observe_epoch(100.0 - evaluation.score)
@@ -231,7 +196,7 @@ def finish_epoch(job: Job, epoch: int) -> None:
     position.epochs_recorded += 1
     if job.world.is_main:
         job.folder.append_metrics(record)
-        save(job)
+    save(job)
     job.reporter.epoch(record, job.epochs, job.watched)
 
 
@@ -245,7 +210,7 @@ def training_record(job: Job, epoch: int) -> dict[str, Any]:
     return {
         "epoch": epoch + 1,
         "step": position.step,
-        "lr": job.schedule.lr(position.step - 1),
+        "lr": job.lr(position.step - 1),
         "train_loss": position.loss_sum / position.images,
         "train_error": 100.0 * (1.0 - position.correct / position.images) if job.single_label else None,
         "images": int(position.images),
@@ -256,24 +221,27 @@ def training_record(job: Job, epoch: int) -> dict[str, Any]:
 def stopped_early(job: Job) -> bool:
     """True when the watched score has not improved for `run.early_stopping` epochs."""
     patience = job.run.early_stopping
-    return patience > 0 and job.position.step // len(job.loader) - job.position.best_epoch >= patience
+    return patience > 0 and job.position.epochs_recorded - job.position.best_epoch >= patience
 
 
-def save(job: Job) -> None:
-    """Write a checkpoint of this very moment."""
-    save_checkpoint(job.folder.checkpoints, job.position.step, job.state())
-
-
-def leave_if_asked(job: Job, stop: StopRequest) -> None:
-    """Save and raise Interrupted when any process was asked to stop: all leave after the same step."""
-    asked = stop.signal_number
-    if job.world.size > 1:
-        asked = int(job.world.max(torch.tensor(asked, device=job.device)))
-    if asked:
-        if job.world.is_main:
-            save(job)
-        job.world.barrier()  # a process that leaves takes the others with it
-        raise Interrupted(asked, job.folder.path)
+def roll_back(job: Job, error: NonFiniteError) -> None:
+    """Go back to the epoch's start, with half the learning rate from there on."""
+    start, rollbacks = job.epoch_start, job.position.rollbacks + 1
+    job.checkpoints.wait()
+    job.world.barrier()  # it is on the disk
+    try:
+        state = load_checkpoint(job.checkpoints.path(start))
+    except DamagedCheckpointError:
+        raise error from None
+    job.world.barrier()  # all have read what is now written anew
+    job.world.from_main(lambda: job.checkpoints.remove_after(start))
+    job.restore(state)
+    job.position.rollbacks = rollbacks
+    save(job)
+    job.reporter.line(f"{error}, before the update; back to update {start}, learning rate x {0.5**rollbacks:g}")
+    if job.world.is_main:
+        known = job.folder.read_manifest().get("rollbacks", [])[: rollbacks - 1]
+        job.folder.update_manifest({"rollbacks": [*known, {"step": error.step, "to": start, "images": error.images}]})
 
 
 def _status(job: Job, epoch: int) -> Status:

@@ -71,7 +71,9 @@ def prepare_data(run: Run, dataset: DataSet, device: torch.device, world: World,
     for name, split in dict([dataset.monitored(), dataset.held_out()]).items():
         with reporter.reading(f"{name} images") as progress:
             kept = open_images(split, preprocessing, Augmentation(), replace(settings, strict=False), progress)
-        measured[name] = evaluation_loader(kept, preprocessing, batch_size=2 * run.batch_size, settings=settings)
+        measured[name] = evaluation_loader(
+            kept, preprocessing, batch_size=max(1, 2 * run.batch_size // run.accumulate), settings=settings
+        )
     return PreparedData(preprocessing, train, measured)
 
 

@@ -4,9 +4,10 @@ Recipes make runs, `--set` changes them, `run.json` keeps them. A value out of r
 made.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from residuum.data.augmentations import Augmentation
 from residuum.errors import UserError
@@ -153,6 +154,24 @@ class LossChoice:
         _check(applies, "loss.label_smoothing", smoothing, f"0 with {self.name}; only cross-entropy has it")
 
 
+class Interval(NamedTuple):
+    """How often something is due: every so many updates, or every so many seconds; the other one is 0."""
+
+    updates: int
+    seconds: float
+
+
+def parse_interval(text: str) -> Interval | None:
+    """The interval that "500 steps" or "10 minutes" names; None for any other text."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *(steps?|minutes?)", text.strip())
+    number = float(found[1]) if found else 0.0
+    if not found or number == 0:
+        return None
+    if found[2].startswith("minute"):
+        return Interval(0, 60 * number)
+    return Interval(int(number), 0.0) if number.is_integer() else None
+
+
 @dataclass(frozen=True)
 class Run:
     """One training run. Lasts `epochs` passes over the data or `iterations` updates: exactly one is set.
@@ -160,7 +179,10 @@ class Run:
     `batch_size` counts the images of one process at one update; `accumulate` splits them into that many
     micro-batches, each with batch statistics of its own. `ema`: decay of the average of the weights, 0 for
     none. `clip_norm`: largest gradient norm, 0 for no clipping. `early_stopping`: epochs without improvement
-    before the run stops, 0 for never. `evaluate_every` counts epochs.
+    before the run stops, 0 for never. `evaluate_every` counts epochs. `sync_bn` normalises over the batches of
+    all processes together. `deterministic` lets a GPU compute by repeatable kernels alone. `checkpoint_every`,
+    "500 steps" or "10 minutes", comes beside the checkpoint after each epoch; `keep_checkpoints` are kept.
+    `on_nan`: "stop", or "rollback" to the epoch's start and on with half the learning rate.
     """
 
     recipe: str
@@ -181,6 +203,11 @@ class Run:
     early_stopping: int = 0
     recompute_bn: bool = False
     evaluate_every: int = 1
+    sync_bn: bool = False
+    deterministic: bool = False
+    checkpoint_every: str = "10 minutes"
+    keep_checkpoints: int = 2
+    on_nan: Literal["stop", "rollback"] = "stop"
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.iterations is None):
@@ -203,6 +230,16 @@ class Run:
         _check(sees_one, "early_stopping", self.early_stopping, least)
         splits = 1 <= self.accumulate <= self.batch_size
         _check(splits, "accumulate", self.accumulate, f"1 to batch_size ({self.batch_size})")
+        every = parse_interval(self.checkpoint_every)
+        _check(every is not None, "checkpoint_every", self.checkpoint_every, "N steps or N minutes")
+        _check(self.keep_checkpoints >= 1, "keep_checkpoints", self.keep_checkpoints, "1 or more")
+
+    @property
+    def checkpoint_interval(self) -> Interval:
+        """`checkpoint_every`, read."""
+        interval = parse_interval(self.checkpoint_every)
+        assert interval is not None
+        return interval
 
     def total_iterations(self, steps_per_epoch: int) -> int:
         """The updates of the whole run, when one pass over the data takes `steps_per_epoch`."""

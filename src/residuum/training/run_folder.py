@@ -1,17 +1,29 @@
 """The folder a run lives in: `run.json`, `metrics.jsonl`, TensorBoard events, `checkpoints/`, `model/` and `best/`."""
 
 import json
+import os
 import shutil
+import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from residuum.errors import UserError
-from residuum.files import write_json, write_text
+from residuum.errors import UserError, in_words
+from residuum.files import read_json, sweep, write_json, write_text
+from residuum.records import plain
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+_REQUIRED = (  # what a run says of itself before anything else
+    ("run", "recipe", str),
+    ("data", "fingerprint", str),
+    ("versions", "torch", str),
+    ("hardware", "processes", int),
+    ("exact", "doubts", list),
+)
 
 
 class RunFolder:
@@ -25,41 +37,79 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
         self.best = path / "best"
+        self._lock = path / ".lock"
         self._writer: SummaryWriter | None = None
 
     @property
-    def has_work(self) -> bool:
-        """Whether there is anything here that took training to make."""
-        return self.model.exists() or any(self.checkpoints.glob("*"))
+    def holds_run(self) -> bool:
+        """Whether a run was begun here."""
+        return self.manifest.is_file()
+
+    @property
+    def holds_work(self) -> bool:
+        """Whether there is anything here that took training to make: more than the state before the first update."""
+        return (
+            self.model.exists()
+            or self.best.exists()
+            or any(path.name != "step-00000000" for path in self.checkpoints.glob("*step-*"))
+        )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else trains in this folder while the block runs; what a killed process has left in it is removed.
+
+        The lock is the process's own and ends with it, however it ends. Raises UserError when another holds it, and
+        when the folder cannot be written to.
+        """
+        self.probe_writable()
+        with _held_once(self.path), self._lock.open("a+", encoding="utf-8") as file:
+            _lock(file.fileno(), self.path, self._lock)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+            for folder in (self.path, self.checkpoints):
+                sweep(folder)
+            yield
+
+    def probe_writable(self) -> None:
+        """Write and remove a small file here, making the folder if need be, before any work is spent on it."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path) as file:
+                file.write(b"residuum")
+                file.flush()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UserError(f"cannot write to {self.path} ({reason}); choose another folder with --out") from None
 
     def clear(self) -> None:
         """Remove what an earlier start without work left, so that nothing of it is taken for this run's."""
         self.manifest.unlink(missing_ok=True)
         self.metrics.unlink(missing_ok=True)
-        for leftover in (self.events, self.best):
+        for leftover in (self.events, self.best, self.checkpoints):
             shutil.rmtree(leftover, ignore_errors=True)
 
     def read_manifest(self) -> dict[str, Any]:
         """What `run.json` holds. Raises UserError when there is no run here or the file is damaged."""
-        if not self.manifest.is_file():
+        if not self.holds_run:
             raise UserError(f"{self.path} holds no run to resume (no run.json); start one without --resume")
-        try:
-            manifest = json.loads(self.manifest.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{self.manifest} is damaged ({error}); start a new run in another folder") from None
-        if not isinstance(manifest, dict) or "run" not in manifest:
+        manifest: Any = read_json(self.manifest)
+        if not all(_has(manifest, *required) for required in _REQUIRED):
             raise UserError(f"{self.manifest} describes no run; start a new run in another folder")
-        return manifest
+        known: dict[str, Any] = manifest
+        return known
 
     def update_manifest(self, changes: Mapping[str, Any]) -> None:
         """Merge `changes` into `run.json`."""
-        known = json.loads(self.manifest.read_text(encoding="utf-8")) if self.manifest.is_file() else {}
-        write_json(self.manifest, {**known, **changes})
+        known = read_json(self.manifest) if self.manifest.is_file() else {}
+        write_json(self.manifest, {**known, **plain(changes)})
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Add one line to `metrics.jsonl`, and its numbers to the TensorBoard events at `record["step"]`."""
         with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(plain(record)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # a checkpoint on the disk counts on its lines
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 
@@ -73,7 +123,8 @@ class RunFolder:
     def close(self) -> None:
         """Finish the TensorBoard events."""
         if self._writer is not None:
-            self._writer.close()
+            with suppress(OSError):  # a full disk is told by what else it breaks
+                self._writer.close()
             self._writer = None
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -89,28 +140,52 @@ class RunFolder:
         write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in kept))
 
 
-def new_run_folder(out: Path | None, name: str) -> RunFolder:
-    """An empty, writable folder for a run: `out`, or the first free of `runs/NAME`, `runs/NAME-2`, …
-
-    A start that failed before it had anything to keep is written over. Raises UserError when `out` holds a run with
-    work in it, or cannot be written to.
-    """
-    if out is None:
-        base = Path("runs") / name
-        candidates = [base, *(base.with_name(f"{name}-{number}") for number in range(2, 10_000))]
-        out = next(path for path in candidates if not path.exists())
-    if RunFolder(out).has_work:
-        raise UserError(f"{out} already holds a run; continue it with --resume, or choose another --out")
-    probe_writable(out)
-    return RunFolder(out)
+def _has(manifest: object, part: str, name: str, kind: type) -> bool:
+    group = manifest.get(part) if isinstance(manifest, dict) else None
+    return isinstance(group, dict) and isinstance(group.get(name), kind)
 
 
-def probe_writable(folder: Path) -> None:
-    """Write and remove a small file in `folder`, making the folder if need be, before any work is spent on it."""
+def free_run_folder(name: str) -> RunFolder:
+    """A folder of its own for a run: the first of `runs/NAME`, `runs/NAME-2`, … that nobody has. Made at once."""
+    base = Path("runs") / name
+    for path in (base, *(base.with_name(f"{name}-{number}") for number in range(2, 10_000))):
+        try:
+            path.mkdir(parents=True)
+            return RunFolder(path)
+        except FileExistsError:
+            continue
+        except OSError:
+            break
+    RunFolder(base).probe_writable()
+    raise UserError(f"all of {base}-2 to {name}-9999 exist; name a folder with --out")
+
+
+_HELD: set[Path] = set()
+
+
+@contextmanager
+def _held_once(folder: Path) -> Iterator[None]:
+    """The system's lock is the process's own: within the process it keeps nobody out, and any closing frees it."""
+    key = folder.resolve()
+    if key in _HELD:
+        raise UserError(f"{folder} is in use by this very process; wait for it, or choose another --out")
+    _HELD.add(key)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"residuum")
+        yield
+    finally:
+        _HELD.discard(key)
+
+
+def _lock(descriptor: int, folder: Path, file: Path) -> None:
+    """Lock for this process alone: worker processes, which can outlive it for seconds, inherit nothing."""
+    if os.name != "posix":  # Windows has no such lock
+        return
+    import fcntl
+
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        holder = file.read_text(encoding="utf-8").strip() or "another process"
+        raise UserError(f"{folder} is in use: {holder} trains there; wait for it, or choose another --out") from None
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"cannot write to {folder} ({reason}); choose another folder with --out") from None
+        raise UserError(f"cannot lock {file} ({in_words(error)}); choose a folder on another disk with --out") from None

@@ -1,31 +1,47 @@
 """`train`: from a data spec and a recipe to a run folder with a model in it."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor, nn
 
 from residuum.data.facts import data_facts
+from residuum.data.loaders import Batch
 from residuum.data.sources import DataSet, open_data
-from residuum.distributed import World, process_group, world_from_environment
-from residuum.errors import UserError, listed
+from residuum.distributed import (
+    World,
+    is_restarted,
+    launch,
+    may_be_restarted,
+    process_group,
+    world_from_environment,
+)
+from residuum.errors import UserError
 from residuum.evaluation.evaluate import Evaluation, evaluate, predictor
-from residuum.hardware import autocast, choose_device, choose_precision, describe_hardware, versions
-from residuum.records import plain
+from residuum.hardware import (
+    autocast,
+    choose_device,
+    choose_precision,
+    describe_hardware,
+    deterministic_algorithms,
+    versions,
+)
 from residuum.training.bn_statistics import recompute_bn
-from residuum.training.checkpoints import list_checkpoints, load_checkpoint
+from residuum.training.checkpoints import CheckpointWriter, list_checkpoints
 from residuum.training.ema import WeightAverage
-from residuum.training.interruption import Interrupted, listen_for_stop
-from residuum.training.loop import Job, NonFiniteLossError, fit
+from residuum.training.exactness import changed_conditions, claim, first_doubts
+from residuum.training.faults import ending, explained
+from residuum.training.gradients import share_gradients
+from residuum.training.interruption import Interrupted, StopRequest, listen_for_stop
+from residuum.training.job import Job
+from residuum.training.loop import MOST_NAMED, fit
 from residuum.training.losses import build_loss
 from residuum.training.optimizers import build_optimizer
-from residuum.training.overrides import apply_overrides, describe_difference
 from residuum.training.preparation import (
     PreparedData,
     class_counts,
@@ -35,13 +51,12 @@ from residuum.training.preparation import (
 )
 from residuum.training.progress import Reporter
 from residuum.training.recipes import make_run
+from residuum.training.resuming import recorded_run, restore
 from residuum.training.run import Run
-from residuum.training.run_folder import RunFolder, new_run_folder
+from residuum.training.run_folder import RunFolder, free_run_folder
 from residuum.training.schedules import build_schedule
+from residuum.training.sync_bn import synchronise_bn
 from residuum.weights import Classifier, load, save_model
-
-RESUMABLE = ("device", "data.workers", "data.loader")
-"""The fields that may change when a run goes on: they decide where and how fast, not what."""
 
 
 @dataclass(frozen=True)
@@ -60,42 +75,80 @@ def train(
     recipe: str | None = None,
     model: str | None = None,
     out: str | Path | None = None,
-    resume: bool = False,
+    resume: bool | Literal["auto"] = False,
+    allow_changes: bool = False,
     overrides: Sequence[str] = (),
 ) -> TrainResult:
     """Train a classifier on `data` (a data spec, or what `open_data` returned) and save it with all its use needs.
 
     `recipe` is "quick" unless named; `overrides` are `"field=value"` changes to it, as after `--set`. `out` is the run
     folder, by default the first free `runs/MODEL-DATA`; with `resume` it is a run to go on with, whose recorded
-    configuration holds.
+    configuration holds, unless `allow_changes`. "auto" goes on with what `out` holds, or starts there; a process that
+    torchrun has restarted always does so.
 
-    Raises UserError for what the caller can mend, Interrupted (state saved) on the first SIGINT or SIGTERM.
+    Raises UserError for what the caller can mend, FaultError where a fault has stopped a run that can go on, and
+    Interrupted (state saved) on the first SIGINT or SIGTERM.
     """
     dataset = open_data(data) if isinstance(data, str) else data
-    if resume:
-        run = _recorded_run(out, recipe, model, overrides)
+    if may_be_restarted() and out is None:
+        raise UserError("torchrun --max-restarts needs a folder to come back to; name it with --out")
+    resumes = resume is True or _resumes_by_itself(out, resume)
+    changes: list[str] = []
+    if resumes:
+        run, changes = recorded_run(_named(out), recipe, model, overrides, allow_changes)
     else:
         run = _new_run(dataset, recipe or "quick", model, overrides)
     device = choose_device(run.device, world_from_environment().local_rank)
     dtype = choose_precision(run.precision, device)
-    with process_group(device) as world:
+    with deterministic_algorithms(run.deterministic), process_group(device) as world, ExitStack() as stack:
         reporter = Reporter(Console(stderr=True, quiet=not world.is_main))
-        network = prepare_network(run, dataset, device, reporter)  # refuses what does not fit before a folder is made
-        name = f"{run.model.name}-{Path(dataset.spec).name}".replace("/", "-")
-        folder = _open_folder(out, resume, name, world)
+        begun = resumes and list_checkpoints(RunFolder(_named(out)).checkpoints)
+        begins_with = replace(run, model=replace(run.model, weights=None)) if begun else run
+        network = prepare_network(
+            begins_with, dataset, device, reporter
+        )  # refuses what does not fit before a folder is made
+        if run.sync_bn:
+            network = synchronise_bn(network, device)
+        path = world.from_main(lambda: _take_folder(out, resumes, _folder_name(run, dataset), stack))
+        folder = RunFolder(path)
+        stack.callback(folder.close)
         context = _Context(run, dataset, dataset.fingerprint(), folder, device, dtype, world, reporter)
-        _record_start(context, resume)
+        _record_start(context, resumes, changes)
         try:
-            return _carry_out(context, network, resume)
-        except NonFiniteLossError as error:
-            context.update_manifest(_ending(error, dataset))
-            raise UserError(_explain(error, dataset)) from None
-        except Exception as error:
+            return _carry_out(context, network, resumes)
+        except (Exception, KeyboardInterrupt) as error:
             with suppress(OSError):  # a full disk must not hide what it broke
-                context.update_manifest(_ending(error, dataset))
+                context.update_manifest(ending(error))
+            if told := explained(error, run, folder, world):
+                raise told from error
             raise
-        finally:
-            folder.close()
+
+
+def _resumes_by_itself(out: str | Path | None, resume: bool | Literal["auto"]) -> bool:
+    """Whether `out` holds a run that "auto" goes on with, or that torchrun began and now has restarted."""
+    if resume != "auto" and not is_restarted():
+        return False
+    folder = RunFolder(_named(out))
+    return folder.holds_run and (resume == "auto" or folder.read_manifest().get("launch") == launch())
+
+
+def _named(out: str | Path | None) -> Path:
+    if out is None:
+        raise UserError("to resume, name the run's folder with --out")
+    return Path(out)
+
+
+def _folder_name(run: Run, dataset: DataSet) -> str:
+    return f"{run.model.name}-{Path(dataset.spec).name}".replace("/", "-")
+
+
+def _take_folder(out: str | Path | None, resumes: bool, name: str, stack: ExitStack) -> Path:
+    """The run's folder, locked until `stack` ends. Raises UserError where another run's work lies there."""
+    folder = RunFolder(Path(out)) if out is not None else free_run_folder(name)
+    stack.enter_context(folder.locked())
+    if not resumes and folder.holds_work:
+        raise UserError(f"{folder.path} already holds a run; continue it with --resume, or choose another --out")
+    return folder.path
 
 
 @dataclass(frozen=True)
@@ -110,10 +163,16 @@ class _Context:
     dtype: torch.dtype
     world: World
     reporter: Reporter
+    stop: StopRequest = field(default_factory=StopRequest)
 
     @property
     def precision(self) -> str:
         return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def claims_exactness(self) -> bool:
+        claimed: bool = self.folder.read_manifest()["exact"]["claimed"]
+        return claimed
 
     def update_manifest(self, changes: Mapping[str, Any]) -> None:
         if self.world.is_main:
@@ -126,40 +185,12 @@ def _new_run(dataset: DataSet, recipe: str, model: str | None, overrides: Sequen
     return make_run(recipe, facts, model, overrides)
 
 
-def _recorded_run(out: str | Path | None, recipe: str | None, model: str | None, overrides: Sequence[str]) -> Run:
-    """The run that `out` recorded, with changes that do not change its result. Raises UserError for any other."""
-    if out is None:
-        raise UserError("--resume needs the run to go on with; name its folder with --out")
-    manifest = RunFolder(Path(out)).read_manifest()
-    if manifest.get("status") == "finished":
-        raise UserError(f"{out} is finished; there is nothing to resume; start a new run in another folder")
-    recorded = Run.from_dict(manifest["run"])
-    run = apply_overrides(recorded, [*([f"model.name={model}"] if model else []), *overrides])
-    changes = [line for line in describe_difference(recorded, run) if not line.startswith(RESUMABLE)]
-    if recipe not in (None, recorded.recipe):
-        changes.append(f"recipe: {recorded.recipe} -> {recipe}")
-    if changes:
-        raise UserError(f"{out} was started otherwise ({'; '.join(changes)}); leave these out, or start a new run")
-    return run
+def _record_start(context: _Context, resumes: bool, changes: Sequence[str]) -> None:
+    """Write into `run.json` what is about to run, and whether it is claimed to be exact.
 
-
-def _open_folder(out: str | Path | None, resume: bool, name: str, world: World) -> RunFolder:
-    """The run's folder, the same in every process: the recorded one, or one that the main process makes."""
-    if resume:
-        assert out is not None
-        return RunFolder(Path(out))
-    path = Path(out) if out is not None else None
-    made = str(new_run_folder(path, name).path) if world.is_main else ""
-    return RunFolder(Path(world.agree(made)))
-
-
-def _record_start(context: _Context, resume: bool) -> None:
-    """Write into `run.json` what is about to run. Raises UserError when a resumed run began under other conditions."""
+    Raises UserError when a resumed run was begun on other data.
+    """
     dataset = context.dataset
-    if resume:
-        _check_same_conditions(context)
-    elif context.world.is_main:
-        context.folder.clear()
     data = {
         "spec": dataset.spec,
         "fingerprint": context.fingerprint,
@@ -167,61 +198,76 @@ def _record_start(context: _Context, resume: bool) -> None:
         "images": {name: len(split) for name, split in dataset.splits.items()},
         "notes": list(dataset.notes),
     }
-    context.update_manifest(
-        {
-            "status": "running",
-            "failure": None,
-            "run": context.run.to_dict(),
-            "data": data,
-            "versions": versions(),
-            "hardware": {
-                **describe_hardware(context.device),
-                "precision": context.precision,
-                "processes": context.world.size,
-            },
-        }
-    )
+    facts = {
+        "versions": versions(),
+        "hardware": {
+            **describe_hardware(context.device),
+            "precision": context.precision,
+            "processes": context.world.size,
+        },
+    }
+    doubts = first_doubts(context.run, context.device)
+    if resumes:
+        recorded = context.folder.read_manifest()
+        _check_same_data(context, recorded)
+        doubts = _grown_doubts(context, recorded, [*changes, *changed_conditions(recorded, facts)])
+    elif context.world.is_main:
+        context.folder.clear()
+    start = {
+        "status": "running",
+        "failure": None,
+        "run": context.run.to_dict(),
+        "data": data,
+        "launch": launch(),
+        **facts,
+    }
+    context.world.barrier()  # all have read what is now written anew
+    context.update_manifest({**start, "exact": claim(doubts)})
 
 
-def _check_same_conditions(context: _Context) -> None:
-    folder = context.folder
-    recorded = folder.read_manifest()
+def _check_same_data(context: _Context, recorded: Mapping[str, Any]) -> None:
     if recorded["data"]["fingerprint"] != context.fingerprint:
         raise UserError(
-            f"{folder.path} was trained on other data than {context.dataset.spec}; name the same data, unchanged"
-        )
-    hardware = recorded["hardware"]
-    if hardware["processes"] != context.world.size:
-        raise UserError(
-            f"{folder.path} ran on {hardware['processes']} processes, now there are {context.world.size}; "
-            f"go on with {hardware['processes']}"
-        )
-    if hardware["precision"] != context.precision:
-        raise UserError(
-            f"{folder.path} computed in {hardware['precision']}, which here would be {context.precision}; "
-            f"go on with the device it began on ({hardware['device']})"
+            f"{context.folder.path} was trained on other data than {context.dataset.spec} holds now; "
+            "name the same data, unchanged"
         )
 
 
-def _carry_out(context: _Context, network: nn.Module, resume: bool) -> TrainResult:
-    data = prepare_data(context.run, context.dataset, context.device, context.world, context.reporter)
-    job = _job(context, data, network)
-    _introduce(context, data, job)
-    if resume:
-        _restore(job)
-    with context.reporter.training(job.total_steps, job.position.step), listen_for_stop() as stop:
-        fit(job, stop)
-    return _finish(context, data, job)
+def _grown_doubts(context: _Context, recorded: Mapping[str, Any], changes: Sequence[str]) -> list[str]:
+    """The doubts that were recorded and the new ones; of the new ones the person is told."""
+    if changes:
+        context.reporter.line(
+            f"goes on under other conditions ({'; '.join(changes)}): "
+            "the result is no longer claimed to equal, bit for bit, that of a run nothing interrupted"
+        )
+    return [*recorded["exact"]["doubts"], *(f"resumed with {change}" for change in changes)]
 
 
-def _job(context: _Context, data: PreparedData, network: nn.Module) -> Job:
+def _carry_out(context: _Context, network: nn.Module, resumes: bool) -> TrainResult:
+    run = context.run
+    data = prepare_data(run, context.dataset, context.device, context.world, context.reporter)
+    with (
+        listen_for_stop(context.stop),
+        CheckpointWriter(context.folder.checkpoints, run.keep_checkpoints) as checkpoints,
+    ):
+        job = _job(context, data, network, checkpoints)
+        _introduce(context, data, job)
+        if resumes:
+            restore(job)
+        with context.reporter.training(job.total_steps, job.position.step):
+            fit(job, context.stop)
+        checkpoints.wait()  # a run that says it is finished has its last checkpoint
+        return _finish(context, data, job)
+
+
+def _job(context: _Context, data: PreparedData, network: nn.Module, checkpoints: CheckpointWriter) -> Job:
     run, world, classes = context.run, context.world, context.dataset.classes
     counts = class_counts(context.dataset.train, len(classes))
     loss = build_loss(run.loss, len(classes), counts, context.device)
     total_steps = run.total_iterations(len(data.train))
     return Job(
         run=run,
-        network=DistributedDataParallel(network) if world.size > 1 else network,
+        network=share_gradients(network, _blank_images(context)) if world.size > 1 else network,
         optimizer=build_optimizer(run.optimizer, network),
         schedule=build_schedule(run.schedule, run.optimizer.lr, total_steps),
         loss=loss,
@@ -230,6 +276,7 @@ def _job(context: _Context, data: PreparedData, network: nn.Module) -> Job:
         evaluate=lambda network: _measure(context, network, data, data.watched),
         save_best=lambda network: save_model(context.folder.best, _classifier(context, data, network)),
         folder=context.folder,
+        checkpoints=checkpoints,
         reporter=context.reporter,
         device=context.device,
         dtype=context.dtype,
@@ -237,6 +284,13 @@ def _job(context: _Context, data: PreparedData, network: nn.Module) -> Job:
         world=world,
         average=WeightAverage(network, run.ema) if run.ema else None,
     )
+
+
+def _blank_images(context: _Context) -> Tensor:
+    """As few as the network was found to train on."""
+    run = context.run
+    shape = (min(2, run.batch_size // run.accumulate), run.data.channels, run.data.size, run.data.size)
+    return torch.zeros(shape, device=context.device).contiguous(memory_format=torch.channels_last)
 
 
 def _introduce(context: _Context, data: PreparedData, job: Job) -> None:
@@ -260,16 +314,6 @@ def _introduce(context: _Context, data: PreparedData, job: Job) -> None:
     line(f"run: {context.folder.path}")
 
 
-def _restore(job: Job) -> None:
-    """Go on from the newest checkpoint; from the start when the run was cut before its first."""
-    checkpoints = list_checkpoints(job.folder.checkpoints)
-    if checkpoints:
-        job.restore(load_checkpoint(checkpoints[-1]))
-    else:
-        job.folder.truncate_metrics(0)
-    job.reporter.line(f"resumed at update {job.position.step:,}")
-
-
 def _finish(context: _Context, data: PreparedData, job: Job) -> TrainResult:
     """Settle the final weights, measure them on every held-out split, and save them with what they scored."""
     network = job.evaluated_network
@@ -282,16 +326,14 @@ def _finish(context: _Context, data: PreparedData, job: Job) -> TrainResult:
         network.load_state_dict(load(context.folder.best).network.state_dict())
     if context.run.recompute_bn:
         with autocast(context.device, context.dtype):
-            batches = (batch.images for batch in data.train.epoch(job.epochs))
-            recompute_bn(network, batches, context.world)
+            recompute_bn(network, _images_until_stopped(context, data.train.epoch(job.epochs)), context.world)
     evaluations = {name: _measure(context, network, data, name) for name in data.measured}
-    results = {name: plain(evaluation) for name, evaluation in evaluations.items()}
     if context.world.is_main:
         scores = {name: evaluation.score for name, evaluation in evaluations.items()}
         save_model(context.folder.model, _classifier(context, data, network, scores))
-    bad = [[bad.name, bad.reason] for bad in data.train.bad]
+    bad = [[bad.name, bad.reason] for bad in data.train.bad[:MOST_NAMED]]
     best = {"epoch": job.position.best_epoch, "score": job.position.best}
-    context.update_manifest({"status": "finished", "results": results, "best": best, "bad_images": bad})
+    context.update_manifest({"status": "finished", "results": evaluations, "best": best, "bad_images": bad})
     return TrainResult(context.folder.path, context.run, evaluations, tuple(context.folder.read_metrics()))
 
 
@@ -299,13 +341,31 @@ def _measure(context: _Context, network: nn.Module, data: PreparedData, split: s
     dataset = context.dataset
     for buffer in network.buffers():  # batch statistics differ between processes; those of the main one are saved
         context.world.share(buffer)
+    predict = predictor(network, context.device, context.dtype)
+
+    def predict_until_stopped(images: Tensor) -> Tensor:
+        _leave_if_asked(context)
+        return predict(images)
+
     return evaluate(
-        predictor(network, context.device, context.dtype),
+        predict_until_stopped,
         data.measured[split],
         classes=dataset.classes,
         multi_label=dataset.multi_label,
         world=context.world,
     )
+
+
+def _images_until_stopped(context: _Context, batches: Iterable[Batch]) -> Iterator[Tensor]:
+    for batch in batches:
+        _leave_if_asked(context)
+        yield batch.images
+
+
+def _leave_if_asked(context: _Context) -> None:
+    """Where nothing has changed since the last checkpoint; of several processes each has its own number of steps."""
+    if context.stop.signal_number and context.world.size == 1:
+        raise Interrupted(context.stop.signal_number, context.folder.path)
 
 
 def _classifier(
@@ -319,6 +379,7 @@ def _classifier(
         "data": dataset.spec,
         "fingerprint": context.fingerprint,
         "versions": versions(),
+        "exact": context.claims_exactness,
         "scores": dict(scores or {}),
     }
     return Classifier(
@@ -329,22 +390,4 @@ def _classifier(
         model_args=model_args(run.model),
         multi_label=dataset.multi_label,
         provenance=provenance,
-    )
-
-
-def _ending(error: Exception, dataset: DataSet) -> dict[str, Any]:
-    """How a run ended before its time, for `run.json`."""
-    if isinstance(error, Interrupted):
-        return {"status": "interrupted"}
-    failure: dict[str, Any] = {"message": str(error)}
-    if isinstance(error, NonFiniteLossError):
-        failure |= {"step": error.step, "images": [dataset.train.names[index] for index in error.indices]}
-    return {"status": "failed", "failure": failure}
-
-
-def _explain(error: NonFiniteLossError, dataset: DataSet) -> str:
-    names = [dataset.train.names[index] for index in error.indices]
-    return (
-        f"{error}, before the update; its images: {listed(names, 3)} (all in run.json); "
-        "try a lower --lr, --set clip_norm=1, or --precision fp32"
     )
