@@ -104,7 +104,7 @@ def stop_in_evaluation(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(training, "predictor", predictor)
 
 
-@pytest.mark.parametrize("number", [2, 4], ids=["at an epoch's end", "at the run's end"])
+@pytest.mark.parametrize("number", [2, 3, 4], ids=["an epoch", "the last epoch", "the finished run"])
 def test_a_run_stopped_while_it_evaluates_goes_on_to_the_same_bytes(
     digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, straight: TrainResult, number: int
 ) -> None:

@@ -212,11 +212,13 @@ def _join(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def restore_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Load `state` into `optimizer`, whose own settings hold, giving each tensor the layout of its parameter again.
+    """Load `state` into `optimizer`, giving each tensor the memory layout of its parameter again.
 
-    Fused kernels walk parameter and momentum side by side in memory; a file keeps the plain layout only.
+    The optimiser's own settings hold, but for the rate, which follows its schedule. Fused kernels walk parameter and momentum side by side in memory; a file keeps the plain layout only.
     """
-    optimizer.load_state_dict({"state": state["state"], "param_groups": optimizer.state_dict()["param_groups"]})
+    groups = zip(optimizer.state_dict()["param_groups"], state["param_groups"], strict=True)
+    restored = [{**own, "lr": saved["lr"]} for own, saved in groups]
+    optimizer.load_state_dict({"state": state["state"], "param_groups": restored})
     for parameter, entries in optimizer.state.items():
         for name, value in entries.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:

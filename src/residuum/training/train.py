@@ -84,7 +84,7 @@ def train(
     `recipe` is "quick" unless named; `overrides` are `"field=value"` changes to it, as after `--set`. `out` is the run
     folder, by default the first free `runs/MODEL-DATA`; with `resume` it is a run to go on with, whose recorded
     configuration holds, unless `allow_changes`. "auto" goes on with what `out` holds, or starts there; a process that
-    torchrun has restarted always does so.
+    torchrun has restarted goes on with the run that it began.
 
     Raises UserError for what the caller can mend, FaultError where a fault has stopped a run that can go on, and
     Interrupted (state saved) on the first SIGINT or SIGTERM.
@@ -102,13 +102,8 @@ def train(
     dtype = choose_precision(run.precision, device)
     with deterministic_algorithms(run.deterministic), process_group(device) as world, ExitStack() as stack:
         reporter = Reporter(Console(stderr=True, quiet=not world.is_main))
-        begun = resumes and list_checkpoints(RunFolder(_named(out)).checkpoints)
-        begins_with = replace(run, model=replace(run.model, weights=None)) if begun else run
-        network = prepare_network(
-            begins_with, dataset, device, reporter
-        )  # refuses what does not fit before a folder is made
-        if run.sync_bn:
-            network = synchronise_bn(network, device)
+        has_state = resumes and bool(list_checkpoints(RunFolder(_named(out)).checkpoints))
+        network = _network(run, dataset, device, reporter, has_state)  # what does not fit leaves no folder
         path = world.from_main(lambda: _take_folder(out, resumes, _folder_name(run, dataset), stack))
         folder = RunFolder(path)
         stack.callback(folder.close)
@@ -140,6 +135,13 @@ def _named(out: str | Path | None) -> Path:
 
 def _folder_name(run: Run, dataset: DataSet) -> str:
     return f"{run.model.name}-{Path(dataset.spec).name}".replace("/", "-")
+
+
+def _network(run: Run, dataset: DataSet, device: torch.device, reporter: Reporter, has_state: bool) -> nn.Module:
+    """The network to train. Where a state is at hand it needs no weights to start from; they may be gone by now."""
+    begins = replace(run, model=replace(run.model, weights=None)) if has_state else run
+    network = prepare_network(begins, dataset, device, reporter)
+    return synchronise_bn(network, device) if run.sync_bn else network
 
 
 def _take_folder(out: str | Path | None, resumes: bool, name: str, stack: ExitStack) -> Path:
