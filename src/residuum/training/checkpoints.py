@@ -214,7 +214,8 @@ def _join(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 def restore_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """Load `state` into `optimizer`, giving each tensor the memory layout of its parameter again.
 
-    The optimiser's own settings hold, but for the rate, which follows its schedule. Fused kernels walk parameter and momentum side by side in memory; a file keeps the plain layout only.
+    The optimiser's own settings hold, but for the rate, which follows its schedule. Fused kernels walk parameter and
+    momentum side by side in memory; a file keeps the plain layout only.
     """
     groups = zip(optimizer.state_dict()["param_groups"], state["param_groups"], strict=True)
     restored = [{**own, "lr": saved["lr"]} for own, saved in groups]
