@@ -45,7 +45,7 @@ class CheckpointWriter:
     def __init__(self, folder: Path, keep: int) -> None:
         self._folder, self._keep = folder, keep
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
-        self._writing: Future[Path] | None = None
+        self._writing: Future[None] | None = None
 
     def __enter__(self) -> "CheckpointWriter":
         return self
@@ -96,10 +96,9 @@ class CheckpointWriter:
 
 def _write(
     folder: Path, step: int, tensors: dict[str, Tensor], skeleton: Any, keep: int, pinned: Collection[int]
-) -> Path:
-    target = _path(folder, step)
+) -> None:
     content = {_TENSORS: save(tensors), _REST: (json.dumps(skeleton, indent=1) + "\n").encode()}
-    with whole_folder(target) as temporary:
+    with whole_folder(_path(folder, step)) as temporary:
         for name, data in content.items():
             (temporary / name).write_bytes(data)
         sums = [f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in content.items()]
@@ -107,7 +106,6 @@ def _write(
     for old in list_checkpoints(folder)[:-keep]:
         if step_of(old) not in pinned:
             remove_folder(old)
-    return target
 
 
 def _path(folder: Path, step: int) -> Path:

@@ -1,5 +1,6 @@
 """Gradients that all processes share, summed in one order from the first update on."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -14,7 +15,7 @@ def share_gradients(network: nn.Module, images: Tensor) -> DistributedDataParall
     wrapped = DistributedDataParallel(network)
     before = [buffer.clone() for buffer in network.buffers()]
     network.train()
-    wrapped(images).sum().backward()
+    wrapped(images.contiguous(memory_format=torch.channels_last)).sum().backward()
     for buffer, value in zip(network.buffers(), before, strict=True):
         buffer.copy_(value)
     network.zero_grad()

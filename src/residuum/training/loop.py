@@ -79,7 +79,7 @@ def batches(job: Job, epoch: int, end: int, stop: StopRequest) -> Iterator[Batch
     try:
         yield from islice(job.loader.epoch(epoch, start=start - job.epoch_start), end - start)
     except WorkerDiedError:
-        # A signal to the whole process group stops the workers too; this process then stands between two updates.
+        # Who asks to stop may signal the workers too; either way this process stands between two updates.
         if job.world.size == 1:
             leave_if_asked(job, stop)
             save(job)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from residuum.data.augmentations import Augmentation
 from residuum.data.loaders import Loader, evaluation_loader, train_loader
@@ -125,19 +125,24 @@ def prepare_network(run: Run, dataset: DataSet, device: torch.device, reporter: 
     return network.to(device).to(memory_format=layout)
 
 
+def blank_images(run: Run, device: torch.device) -> Tensor:
+    """Zeros (N, C, S, S), as few as any of the run's batches has, two at most: what a network is tried on."""
+    count, size = min(2, run.batch_size // run.accumulate), run.data.size
+    return torch.zeros(count, run.data.channels, size, size, device=device)
+
+
 def _check_fit(network: nn.Module, run: Run) -> None:
     """Refuse a network that cannot take the run's batches: tried on meta tensors, which cost nothing."""
-    count, size = min(2, run.batch_size // run.accumulate), run.data.size
-    images = torch.empty(count, run.data.channels, size, size, device="meta")
+    images = blank_images(run, torch.device("meta"))
     try:
         copy.deepcopy(network).to("meta").train()(images)
     except NotImplementedError:  # an operation without a meta version: training itself will tell
         return
     except (RuntimeError, ValueError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason, size = str(error).splitlines()[0], run.data.size
         raise UserError(
-            f"{run.model.name} cannot be trained on batches of {count} or more images of {size}x{size} ({reason}); "
-            "change --set data.size=N or -b"
+            f"{run.model.name} cannot be trained on batches of {len(images)} or more images of {size}x{size} "
+            f"({reason}); change --set data.size=N or -b"
         ) from None
 
 

@@ -44,6 +44,7 @@ from residuum.training.losses import build_loss
 from residuum.training.optimizers import build_optimizer
 from residuum.training.preparation import (
     PreparedData,
+    blank_images,
     class_counts,
     model_args,
     prepare_data,
@@ -269,7 +270,7 @@ def _job(context: _Context, data: PreparedData, network: nn.Module, checkpoints:
     total_steps = run.total_iterations(len(data.train))
     return Job(
         run=run,
-        network=share_gradients(network, _blank_images(context)) if world.size > 1 else network,
+        network=share_gradients(network, blank_images(run, context.device)) if world.size > 1 else network,
         optimizer=build_optimizer(run.optimizer, network),
         schedule=build_schedule(run.schedule, run.optimizer.lr, total_steps),
         loss=loss,
@@ -286,13 +287,6 @@ def _job(context: _Context, data: PreparedData, network: nn.Module, checkpoints:
         world=world,
         average=WeightAverage(network, run.ema) if run.ema else None,
     )
-
-
-def _blank_images(context: _Context) -> Tensor:
-    """As few as the network was found to train on."""
-    run = context.run
-    shape = (min(2, run.batch_size // run.accumulate), run.data.channels, run.data.size, run.data.size)
-    return torch.zeros(shape, device=context.device).contiguous(memory_format=torch.channels_last)
 
 
 def _introduce(context: _Context, data: PreparedData, job: Job) -> None:
