@@ -28,7 +28,7 @@ from residuum.data.sources import open_data
 from residuum.data.splits import FileSplit
 from residuum.training.interruption import Interrupted
 
-VERBS = ("train", "evaluate", "predict", "models", "describe", "check")
+VERBS = ("train", "evaluate", "predict", "models", "describe", "check", "pack")
 
 
 @dataclass(frozen=True)
@@ -403,7 +403,7 @@ def test_predict_formats_agree(residuum_says: Residuum, run_folder: Path, images
 def test_predict_shows_progress_on_a_terminal_when_results_go_elsewhere(
     residuum_says: Residuum, run_folder: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     said = residuum_says("predict", run_folder, images, "-o", tmp_path / "out.txt", "--device", "cpu")
     assert said.code == 0
     assert "6 files" in said.err

@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from residuum.data.preprocessing import Preprocessing
 from residuum.errors import UserError
-from residuum.models.catalogue import create_model
-from residuum.weights import Classifier, load, save_model
+from residuum.models.catalogue import CATALOGUE, create_model, create_skeleton
+from residuum.state_dicts import fill_skeleton
+from residuum.weights import WEIGHTS, Classifier, load, save_model
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -269,3 +270,44 @@ def test_weights_from_before_batch_counters_load(folder: Path) -> None:
     old = {name: tensor for name, tensor in weights.items() if "num_batches" not in name}
     save_file(old, folder / "model.safetensors")
     assert torch.equal(logits(load(folder).network), logits(classifier().network))
+
+
+def test_loading_draws_no_random_numbers(folder: Path) -> None:
+    before = torch.get_rng_state()
+    load(folder)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_a_weight_file_holds_every_tensor_of_our_networks(name: str) -> None:
+    skeleton = create_skeleton(name)
+    tensors = {key for key, _ in (*skeleton.named_parameters(), *skeleton.named_buffers())}
+    assert tensors == skeleton.state_dict().keys()
+
+
+@pytest.mark.parametrize(("name", "channels"), [("lenet5", 1), ("preact_resnet110", 3), ("resnet8", 3)])
+def test_a_filled_skeleton_is_the_network(name: str, channels: int) -> None:
+    network, filled = create_model(name, in_channels=channels), create_skeleton(name, in_channels=channels)
+    fill_skeleton(filled, network.state_dict(), "here")
+    images = torch.randn(2, channels, 32, 32)
+    assert torch.equal(network.eval()(images), filled.eval()(images))
+    for own, other in zip(filled.parameters(), network.parameters(), strict=True):
+        assert own.requires_grad
+        assert own.data_ptr() != other.data_ptr()
+
+
+def test_weights_of_half_precision_load_as_float32_and_are_trainable(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: t.half() if t.is_floating_point() else t for name, t in weights.items()}, folder / WEIGHTS)
+    network = load(folder).network
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    network.train()(torch.zeros(2, 3, 32, 32)).sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_a_loaded_network_does_not_hang_on_its_file(folder: Path) -> None:
+    network = load(folder).network
+    before = logits(network)
+    with (folder / WEIGHTS).open("r+b") as file:
+        file.truncate(100)
+    assert torch.equal(logits(network), before)

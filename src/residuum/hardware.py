@@ -1,18 +1,26 @@
 """What this machine has: the device to compute on, the precision it is good at, and the facts a run records."""
 
+import ctypes
 import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from residuum.errors import UserError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h; a trim threshold of -1 is never reached
+_NEVER_MAPPED = (2**30, 2**25)  # bytes; the second is the most that some versions of glibc take
 
 
 def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
@@ -63,6 +71,32 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32)
 
 
+@cache
+def keep_freed_memory() -> bool:
+    """Let the C library keep big blocks that are freed for those asked for next; True where it can (glibc).
+
+    Each step of training or prediction frees and asks for the same activations. Handed back to the system between
+    steps, their pages are mapped and cleared anew every time, which costs more than many a layer. The process then
+    holds as much memory as it ever needed at once.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):  # no glibc; on Windows not even a None to open
+        return False
+    return any(mallopt(_M_MMAP_THRESHOLD, size) for size in _NEVER_MAPPED) and bool(mallopt(_M_TRIM_THRESHOLD, -1))
+
+
+def upload(values: NDArray[Any] | Tensor, device: torch.device) -> Tensor:
+    """A tensor on the CPU, or an array, as a tensor on `device`; a GPU takes it when it has come that far.
+
+    Memory that is not pinned is copied while the process waits, and with it for all that the GPU was told before.
+    """
+    tensor = values if isinstance(values, Tensor) else torch.from_numpy(values)
+    if device.type == "cuda" and not tensor.is_pinned():
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def default_workers(device: torch.device) -> int:
     """How many processes decode images: one a core, less one where the CPU also trains, at most 16."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -72,7 +106,7 @@ def default_workers(device: torch.device) -> int:
 def versions() -> dict[str, str]:
     """The versions that decide a result: Python, the libraries and residuum."""
     found = {"python": platform.python_version()}
-    for package in ("residuum", "torch", "torchvision", "numpy", "pillow", "safetensors"):
+    for package in ("residuum", "torch", "torchvision", "numpy", "pillow", "simplejpeg", "safetensors"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -81,22 +115,21 @@ def versions() -> dict[str, str]:
 
 
 @contextmanager
-def deterministic_algorithms(wanted: bool) -> Iterator[None]:
-    """While the block runs, PyTorch computes by kernels that repeat their results bit for bit, or raises.
+def kernel_choice(deterministic: bool) -> Iterator[None]:
+    """While the block runs, cuDNN tries its kernels and takes the fastest; or only `deterministic` kernels run.
 
-    Begin before the GPU is first used: cuBLAS reads its part of the setting when it starts.
+    Those repeat their results bit for bit; an operation that has none of them raises. Begin before the GPU is first
+    used: cuBLAS reads its part of the setting when it starts.
     """
-    if not wanted:
-        yield
-        return
-    if os.environ.get("CUBLAS_WORKSPACE_CONFIG") not in (":4096:8", ":16:8"):  # those that repeat their results
+    if deterministic and os.environ.get("CUBLAS_WORKSPACE_CONFIG") not in (":4096:8", ":16:8"):  # which repeat results
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     before = torch.are_deterministic_algorithms_enabled()
     fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     benchmark = torch.backends.cudnn.benchmark
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(True)
+    if deterministic:
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = not deterministic
     try:
         yield
     finally:

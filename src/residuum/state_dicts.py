@@ -162,13 +162,31 @@ def load_state_dict(
     Raises UserError, with up to three names of each kind, when names, shapes or kinds of number differ.
     """
     check_fit(network, state, source, optional)
+    _check_kinds(network, state, source)
+    network.load_state_dict(dict(state), strict=False)
+
+
+def fill_skeleton(skeleton: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Put `state` in the place of the weights of a network on the meta device, which is then a network on the CPU.
+
+    Each keeps the network's type of number and is a copy, so that the file may change. Raises UserError as
+    `load_state_dict`.
+    """
+    check_fit(skeleton, state, source)
+    _check_kinds(skeleton, state, source)
+    absent = torch.zeros(())  # a counter of an old file
+    own = skeleton.state_dict()
+    weights = {name: state.get(name, absent).to(tensor.dtype, copy=True) for name, tensor in own.items()}
+    skeleton.load_state_dict(weights, assign=True)
+
+
+def _check_kinds(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     own = network.state_dict()
     odd = [name for name in own if name in state and _is_real(own[name]) and not _is_real(state[name])]
     if odd:
         raise UserError(
             f"{source} holds other kinds of number than the network: {_kinds(odd, state)}; save it as float32"
         )
-    network.load_state_dict(dict(state), strict=False)
 
 
 def check_fit(network: nn.Module, state: Mapping[str, Tensor], source: str, optional: Collection[str] = ()) -> None:

@@ -20,10 +20,11 @@ from torch import nn
 from residuum.data.preprocessing import Preprocessing
 from residuum.errors import UserError, listed, printable
 from residuum.files import read_json, whole_folder, write_json
-from residuum.models.catalogue import create_model, create_skeleton
+from residuum.models.catalogue import create_model, create_skeleton, is_foreign
 from residuum.models.translate import OUR_NAMES
 from residuum.state_dicts import (
     check_fit,
+    fill_skeleton,
     first_layer,
     head,
     load_state_dict,
@@ -138,10 +139,14 @@ def load(path: str | Path) -> Classifier:
     architecture, model_args = _architecture(config, where)
     preprocessing = _preprocessing(config, folder)
     options = {**model_args, "num_classes": config["num_classes"], "in_channels": preprocessing.channels}
-    check_fit(skeleton(architecture, options, where), shapes, str(weights))
+    network = skeleton(architecture, options, where)
+    check_fit(network, shapes, str(weights))
     classes = _classes(config, where)
-    network = create_model(architecture, **options)
-    load_state_dict(network, read_state_dict(weights), str(weights))
+    if is_foreign(architecture):  # such a network may hold tensors that stand in no file
+        network = create_model(architecture, **options)
+        load_state_dict(network, read_state_dict(weights), str(weights))
+    else:
+        fill_skeleton(network, read_state_dict(weights), str(weights))
     section = config.get(_SECTION, {})
     return Classifier(
         network=network.eval(),

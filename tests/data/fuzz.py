@@ -1,7 +1,8 @@
 """A mutation fuzzer over image files: whatever their bytes, an image or BadImage, in bounded time and memory.
 
-    python tests/data/fuzz.py -n 100000 [--seeds FOLDER] [--seed 0] [-j 2]
+    python tests/data/fuzz.py -n 100000 [--seeds FOLDER] [--seed 0] [-j 2] [--format JPEG]
 
+JPEGs are decoded twice, as ever and by Pillow alone, and both ways must end alike: in the same pixels, or refused.
 Ends with 1 where anything else happened: another exception, a wrong array, a death by signal, more than 10 s of CPU
 time, a MemoryError where BadImage should be (each process may take 4 GiB over its start). Such a file is kept under
 --findings, and comes again with --first NUMBER -n 1 and the same --seeds and --seed. For Linux, whose limits it uses.
@@ -21,12 +22,14 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 from mutations import mutated
 from numpy.typing import NDArray
-from seed_images import Seed, built_in, files_under
+from seed_images import MAGIC, Seed, built_in, files_under
 
+import residuum.data.decoding as decoding
 from residuum.data.decoding import MAX_PIXELS, BadImage, decode, probe
 
 Read = Callable[[bytes, str, int], NDArray[np.uint8]]
@@ -69,6 +72,29 @@ def check_image(content: bytes, channels: int, read: Read = decode) -> str:
     assert image.dtype == np.uint8, f"decode gave {image.dtype}"
     assert image.shape == (facts.height, facts.width, channels), f"decode gave {image.shape}, probe {facts}"
     return "decoded"
+
+
+def check_twice(content: bytes, channels: int) -> str:
+    """As `check_image`, and for JPEGs whether Pillow alone comes to the same."""
+    result = check_image(content, channels)
+    if not content.startswith(MAGIC["JPEG"][:2]):
+        return result
+    pixels = _by_pillow(content, channels)
+    if isinstance(pixels, str):
+        assert result == "refused", f"decoded, and Pillow says: {pixels}"
+    else:
+        assert result == "decoded", "refused, and Pillow decodes it"
+        assert np.array_equal(decode(content, "x", channels), pixels), "other pixels than Pillow's"
+    return result
+
+
+def _by_pillow(content: bytes, channels: int) -> NDArray[np.uint8] | str:
+    """The pixels, or why there are none."""
+    with patch.object(decoding, "_simplejpeg", lambda: None):
+        try:
+            return decode(content, "x", channels)
+        except BadImage as error:
+            return error.reason
 
 
 # ---- In a process of its own, which a file may kill ----
@@ -218,18 +244,20 @@ def _keep(folder: Path, report: Report, content: bytes) -> Path:
     return path
 
 
-def main(argv: Sequence[str] | None = None, check: Check = check_image) -> int:
+def main(argv: Sequence[str] | None = None, check: Check = check_twice) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("-n", type=int, default=100_000, help="how many files")
     parser.add_argument("--seeds", type=Path, help="folder of JPEG and PNG files to start from (else: built in)")
+    parser.add_argument("--format", choices=sorted(MAGIC), help="start from files of this format only")
     parser.add_argument("--seed", type=int, default=0, help="for the random mutations")
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("-j", type=int, default=2, help="processes")
     parser.add_argument("--findings", type=Path, default=Path("runs/fuzz"), help="where found files are kept")
     args = parser.parse_args(argv)
     seeds = files_under(args.seeds) if args.seeds else built_in()
+    seeds = [seed for seed in seeds if args.format in (None, seed.format)]
     if not seeds:
-        parser.error(f"no JPEG or PNG file under {args.seeds}")
+        parser.error(f"no {args.format or 'JPEG or PNG'} file under {args.seeds}")
     summary, began = Summary(), time.monotonic()
     for report in fuzz(seeds, range(args.first, args.first + args.n), args.seed, args.j, check):
         summary.add(report)

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch import Tensor
 
 from residuum.data.augmentations import (
     Augmentation,
@@ -26,6 +27,12 @@ from residuum.data.randaugment import OPERATIONS, SIGNED, apply_operation, randa
 from residuum.data.views import RandomView
 from residuum.errors import UserError
 from residuum.randomness import uniform
+
+
+def augmented(
+    augmenter: Augmenter, images: Tensor, labels: Tensor, epoch: int, batch: int, indices: np.ndarray
+) -> tuple[Tensor, Tensor]:
+    return augmenter.mix(augmenter.each(images, epoch, indices), labels, epoch, batch)
 
 
 def numbers(count, per_sample, seed=0):
@@ -287,7 +294,7 @@ def test_views_too_small_to_erase_in_get_an_empty_or_fitting_box(size):
 
 def test_random_erasing_has_its_probability():
     augmenter = Augmenter(Augmentation(random_erasing=0.25), Preprocessing(3, 16), 0, 10)
-    images, _ = augmenter(byte_images(4000), torch.zeros(4000).long(), 0, 0, np.arange(4000))
+    images, _ = augmented(augmenter, byte_images(4000), torch.zeros(4000).long(), 0, 0, np.arange(4000))
     erased = (images == 0).flatten(1).any(1).float().mean()
     assert abs(erased - 0.25) < 0.03
 
@@ -331,7 +338,7 @@ def test_mixed_labels_keep_their_mass_and_tell_the_exact_share(augmentation):
     labels = torch.arange(20)
     views = labels.to(torch.uint8).view(20, 1, 1, 1).expand(20, 1, 8, 8)
     for batch in range(20):
-        images, shares = augmenter(views, labels, 1, batch, np.arange(20))
+        images, shares = augmented(augmenter, views, labels, 1, batch, np.arange(20))
         torch.testing.assert_close(shares.sum(1), torch.ones(20))
         torch.testing.assert_close(shares @ torch.arange(255.0), images.mean((1, 2, 3)) * 255)
 
@@ -339,7 +346,7 @@ def test_mixed_labels_keep_their_mass_and_tell_the_exact_share(augmentation):
 def test_mixtures_depend_on_seed_epoch_and_batch():
     def mixed(seed, epoch, batch):
         augmenter = Augmenter(Augmentation(mixup=0.5), Preprocessing(3, 16), seed, 10)
-        return augmenter(byte_images(8), torch.arange(8), epoch, batch, np.arange(8))[1]
+        return augmented(augmenter, byte_images(8), torch.arange(8), epoch, batch, np.arange(8))[1]
 
     assert torch.equal(mixed(0, 1, 2), mixed(0, 1, 2))
     for other in [(1, 1, 2), (0, 2, 2), (0, 1, 3), (0, 2, 1)]:
@@ -349,7 +356,7 @@ def test_mixtures_depend_on_seed_epoch_and_batch():
 def test_multi_hot_labels_are_mixed_too():
     labels = torch.tensor([[1.0, 1, 0], [0, 1, 1], [0, 0, 1]])
     augmenter = Augmenter(Augmentation(mixup=0.5), Preprocessing(3, 16), 0, 3)
-    _, shares = augmenter(byte_images(3), labels, 0, 0, np.arange(3))
+    _, shares = augmented(augmenter, byte_images(3), labels, 0, 0, np.arange(3))
     torch.testing.assert_close(shares.sum(), labels.sum())
 
 
@@ -359,7 +366,9 @@ def test_multi_hot_labels_are_mixed_too():
 def test_padding_is_zero_after_the_mean_is_subtracted():
     preprocessing = Preprocessing(3, 16, mean=(0.4, 0.5, 0.6), std=(1.0, 1.0, 1.0))
     augmenter = Augmenter(Augmentation(pad_and_crop=15), preprocessing, 0, 10)
-    images, _ = augmenter(torch.full((50, 3, 16, 16), 255, dtype=torch.uint8), torch.zeros(50), 0, 0, np.arange(50))
+    images, _ = augmented(
+        augmenter, torch.full((50, 3, 16, 16), 255, dtype=torch.uint8), torch.zeros(50), 0, 0, np.arange(50)
+    )
     values = images.unique()
     torch.testing.assert_close(values, torch.tensor([0.0, 0.4, 0.5, 0.6]))
 
@@ -369,15 +378,17 @@ def test_a_sample_is_augmented_alike_in_any_batch():
     images = byte_images(30)
     augmenter = Augmenter(augmentation, Preprocessing(3, 16), 5, 10, statistics([images]))
     labels = torch.arange(30)
-    together, _ = augmenter(images, labels, 4, 0, np.arange(30))
+    together, _ = augmented(augmenter, images, labels, 4, 0, np.arange(30))
     chosen = [20, 3, 11]
-    apart, _ = augmenter(images[chosen], labels[chosen], 4, 7, np.array(chosen))
+    apart, _ = augmented(augmenter, images[chosen], labels[chosen], 4, 7, np.array(chosen))
     torch.testing.assert_close(apart, together[chosen], atol=1e-6, rtol=0)
 
 
 def test_no_augmentation_is_normalisation_alone():
     images, preprocessing = byte_images(4), Preprocessing(3, 16)
-    result, labels = Augmenter(Augmentation(), preprocessing, 0, 10)(images, torch.arange(4), 0, 0, np.arange(4))
+    result, labels = augmented(
+        Augmenter(Augmentation(), preprocessing, 0, 10), images, torch.arange(4), 0, 0, np.arange(4)
+    )
     assert torch.equal(result, preprocessing.normalise(images))
     assert torch.equal(labels, torch.arange(4))
 

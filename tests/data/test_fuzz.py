@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fuzz import Limits, Report, check_image, fuzz, main
+from fuzz import Limits, Report, check_image, check_twice, fuzz, main
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutations import mutated, png_chunks
@@ -41,7 +41,7 @@ def test_there_are_seeds_of_every_format_and_all_are_sound() -> None:
 @pytest.mark.parametrize("part", ["JPEG", "PNG", "TIFF", "others"])
 def test_peers_7_mutated_files_give_an_image_or_a_refusal(part: str) -> None:
     seeds = [seed for seed in SEEDS if (seed.format if seed.format in ("JPEG", "PNG", "TIFF") else "others") == part]
-    reports = list(fuzz(seeds, range(150)))
+    reports = list(fuzz(seeds, range(150), check=check_twice))
     assert [report.case for report in reports] == list(range(150))
     assert [report for report in reports if report.result not in ("decoded", "refused")] == []
     assert {report.result for report in reports} == {"decoded", "refused"}
@@ -128,6 +128,17 @@ def _read_planting(content: bytes, name: str, channels: int, planted: Any) -> ND
 def test_planted_exception_is_reported(planted: Exception) -> None:
     found = _findings(partial(check_image, read=partial(_read_planting, planted=planted)))
     assert {report.result.split(":")[0] for report in found} == {type(planted).__name__}
+
+
+@pytest.mark.parametrize(
+    ("part", "found"), [(1, "other pixels than Pillow's"), (2, "decoded, and Pillow says: truncated")]
+)
+def test_planted_wrong_jpeg_decoder_is_reported(part: int, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (content,) = (seed.read() for seed in SEEDS if seed.kind == "baseline")
+    assert check_twice(content, 3) == "decoded"
+    monkeypatch.setattr("residuum.data.decoding._simplejpeg", lambda: lambda *_, **__: np.zeros((40, 60, 3), np.uint8))
+    with pytest.raises(AssertionError, match=found):
+        check_twice(content[: len(content) // part], 3)
 
 
 @pytest.mark.parametrize("planted", [((8, 8, 3), np.float32), ((8, 7, 3), np.uint8), ((8, 8, 1), np.uint8)])

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import residuum.data.loaders
 from residuum.data.augmentations import Augmentation
 from residuum.data.loaders import evaluation_loader, train_loader
 from residuum.data.preprocessing import Preprocessing, statistics
@@ -134,6 +135,20 @@ def test_an_epoch_resumed_at_a_batch_is_the_tail_of_the_whole(files, colours, ki
         assert_same(resumed, whole[start:])
     else:
         assert list(resumed) == []
+
+
+@pytest.mark.parametrize("start", [0, 2])
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_batches_prepared_together_are_those_prepared_alone(files, tmp_path, colours, monkeypatch, name, start):
+    """As on an accelerator, which is told once what to do with several batches; with bad files among them."""
+    split = file_split(tmp_path, pixels(), bad=BAD)
+    apart = list(training(split, AUGMENTATIONS[name], batch_size=5, colours=colours).epoch(1, start))
+    monkeypatch.setattr(residuum.data.loaders, "_batches_at_once", lambda *_: 3)
+    together = list(training(split, AUGMENTATIONS[name], batch_size=5, colours=colours).epoch(1, start))
+    assert_same(together, apart)
+    for one, other in zip(together, apart, strict=True):
+        assert [bad.name for bad in one.bad] == [bad.name for bad in other.bad]
+        assert one.bad_indices.tolist() == other.bad_indices.tolist()
 
 
 def test_an_abandoned_epoch_leaves_nothing_behind_in_the_workers(files):

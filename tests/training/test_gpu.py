@@ -107,3 +107,46 @@ def test_a_full_gpu_is_told_with_what_to_do(digits: DataSet, tmp_path: Path) -> 
             train(digits, model="resnet18", out=tmp_path, overrides=settings)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_an_update_as_a_graph_gives_the_same_bytes_as_one_kernel_at_a_time(digits: DataSet, tmp_path: Path) -> None:
+    arms = {capture: [*overrides("resnet20-bf16"), f"capture={capture}"] for capture in ("true", "false")}
+    results = {capture: train(digits, out=tmp_path / capture, overrides=arm) for capture, arm in arms.items()}
+    assert bytes_of(results["true"]) == bytes_of(results["false"])
+
+
+def test_the_loop_waits_for_nothing_but_the_reading_of_results(
+    digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With synchronising calls made errors from the sixth update on; what settles an account may wait."""
+    true_step, true_settle = loop.train_step, loop.settle
+
+    def step(job: Job, batch: loop.Batch) -> None:
+        if job.position.step == 5:
+            torch.cuda.set_sync_debug_mode("error")
+        true_step(job, batch)
+
+    def settle(job: Job) -> None:
+        torch.cuda.set_sync_debug_mode("default")
+        true_settle(job)
+
+    monkeypatch.setattr(loop, "train_step", step)
+    monkeypatch.setattr(loop, "settle", settle)
+    monkeypatch.setattr(loop, "leave_if_asked", lambda job, stop: None)
+    settings = ["epochs=1", "device=cuda", "data.size=16", "data.augmentation.pad_and_crop=2"]
+    train(digits, model="resnet8", out=tmp_path, overrides=settings)
+
+
+def test_a_bad_update_is_named_although_nobody_waited_for_it(
+    digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true_step = loop.train_step
+
+    def step(job: Job, batch: loop.Batch) -> None:
+        if job.position.step == 7:
+            batch.images.fill_(torch.inf)
+        true_step(job, batch)
+
+    monkeypatch.setattr(loop, "train_step", step)
+    with pytest.raises(ValueError, match="at update 7, before the update"):
+        train(digits, model="resnet8", out=tmp_path, overrides=["epochs=1", "device=cuda"])

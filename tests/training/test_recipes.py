@@ -138,9 +138,9 @@ def test_d2l_fashion_mnist_is_the_books() -> None:
 def test_quick_fits_the_input_and_the_network_to_the_images() -> None:
     chosen = {name: make_run("quick", data) for name, data in DATA.items()}
     assert {name: (run.model.name, run.data.size) for name, run in chosen.items()} == {
-        "digits": ("resnet20", 16),
-        "mnist": ("resnet20", 28),
-        "cifar10": ("resnet20", 32),
+        "digits": ("resnet9_16", 16),
+        "mnist": ("resnet9_16", 28),
+        "cifar10": ("resnet9_16", 32),
         "imagenet": ("resnet18", 224),
         "handful": ("resnet18", 224),
     }
@@ -156,7 +156,7 @@ def test_quick_fits_the_input_to_a_named_network() -> None:
 
 
 def test_quick_mirrors_colour_images_alone_since_grey_ones_may_be_digits() -> None:
-    assert make_run("quick", CIFAR10).data.augmentation == Augmentation(pad_and_crop=4, flip=True)
+    assert make_run("quick", CIFAR10).data.augmentation == Augmentation(pad_and_crop=2, flip=True)
     assert not make_run("quick", DIGITS).data.augmentation.flip
 
 
@@ -174,7 +174,7 @@ def test_quick_trains_other_peoples_networks_by_adamw_since_they_may_lack_batch_
 
 def test_quick_looks_longer_at_few_images() -> None:
     epochs = {name: make_run("quick", data).epochs for name, data in DATA.items()}
-    assert epochs == {"handful": 100, "digits": 21, "mnist": 15, "cifar10": 15, "imagenet": 15}
+    assert epochs == {"handful": 100, "digits": 24, "mnist": 18, "cifar10": 18, "imagenet": 18}
 
 
 def test_several_labels_an_image_need_a_loss_for_them() -> None:

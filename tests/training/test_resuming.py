@@ -320,7 +320,14 @@ def test_a_folder_that_holds_a_run_is_not_written_over(digits: DataSet, straight
     assert (straight.folder / "run.json").read_bytes() == before
 
 
-DIVERGING = [*SMALL, "data.size=32", "optimizer.name=sgd", "optimizer.lr=1.4", "schedule.name=constant"]
+DIVERGING = [
+    *SMALL,
+    "data.size=32",
+    "optimizer.name=sgd",
+    "optimizer.lr=1.4",
+    "schedule.name=constant",
+    "data.augmentation.pad_and_crop=4",
+]
 DIVERGING += ["schedule.warmup_steps=0", "loss.name=mse", "loss.label_smoothing=0", "on_nan=rollback"]
 
 

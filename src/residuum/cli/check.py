@@ -8,6 +8,7 @@ import typer
 
 from residuum.cli import options
 from residuum.cli.messages import print_notes, printable_table
+from residuum.cli.startup import import_torch
 from residuum.errors import printable
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def check(
 
     Example: residuum check photos/ --sheet photos.png
     """
+    import_torch()
     from residuum.cli.images import write_samples, write_sheet
     from residuum.data.doctor import check_data
     from residuum.data.sources import open_data

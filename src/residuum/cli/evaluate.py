@@ -6,6 +6,7 @@ import typer
 
 from residuum.cli import options
 from residuum.cli.messages import print_first, print_notes, printable_table
+from residuum.cli.startup import import_torch
 from residuum.records import Measurement, Table, plain
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def evaluate(
 
     Example: residuum evaluate runs/photos photos/ --json
     """
+    import_torch()
     from residuum.data.sources import open_data
     from residuum.distributed import world_from_environment
     from residuum.inference.evaluate import evaluate as evaluate_model

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from residuum.cli.options import AsJson
+from residuum.cli.startup import import_torch
 from residuum.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def models(
 
     Example: residuum models 'resnet*'
     """
+    import_torch()
     from residuum.models.summary import models_table
     from residuum.report.terminal import print_json, print_table
 
@@ -48,6 +50,7 @@ def describe(
 
     Example: residuum describe resnet50 --input 3x224x224
     """
+    import_torch()
     from residuum.models.summary import summarise
     from residuum.report.terminal import print_json, print_table
 

@@ -15,8 +15,8 @@ Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="A folder of images; digits, mnist, fashion-mnist, cifar10 or cifar100; a CSV or JSONL list; "
-        "parquet files; or hf:owner/name.",
+        help="A folder of images, or a pack of them; digits, mnist, fashion-mnist, cifar10 or cifar100; a CSV or JSONL "
+        "list; parquet files; or hf:owner/name.",
     ),
 ]
 TrainedModel = Annotated[

@@ -12,6 +12,7 @@ import typer
 
 from residuum.cli.messages import NAMED, print_first
 from residuum.cli.options import BatchSize, Device, Precision, TrainedModel, Workers
+from residuum.cli.startup import import_torch
 from residuum.errors import UserError, printable
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def predict(
 
     Example: residuum predict runs/digits 'photos/*.jpg' --format csv -o photos.csv
     """
+    import_torch()
     from residuum.inference import predict as inference
     from residuum.weights import load
 
@@ -117,25 +119,16 @@ class Tally:
 
     def watch(self, predictions: "Iterable[Prediction]") -> "Iterator[Prediction]":
         """The same predictions, counted."""
-        from rich.console import Console
-        from rich.progress import Progress, TextColumn, TimeElapsedColumn
+        counted = map(self._count, predictions)
+        return _with_progress(counted) if self.visible and sys.stderr.isatty() else counted
 
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.completed:,.0f} files"), TimeElapsedColumn())
-        shown = self.visible and console.is_terminal
-        with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
-            task = progress.add_task("files", total=None)
-            for prediction in predictions:
-                self._count(prediction)
-                progress.advance(task)
-                yield prediction
-
-    def _count(self, prediction: "Prediction") -> None:
+    def _count(self, prediction: "Prediction") -> "Prediction":
         self.files += 1
         if prediction.error is not None:
             self.failures += 1
             if len(self.named) < NAMED:
                 self.named.append(f"{prediction.path}: {prediction.error}")
+        return prediction
 
     def report(self) -> None:
         """Name the unreadable files on stderr and leave with code 1 if there are any."""
@@ -145,3 +138,16 @@ class Tally:
         if self.failures == self.files:
             raise UserError(f"none of the {self.files:,} files could be read; see the reasons above")
         raise typer.Exit(1)
+
+
+def _with_progress(predictions: "Iterable[Prediction]") -> "Iterator[Prediction]":
+    """The same predictions, and on stderr how many there were."""
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.completed:,.0f} files"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("files", total=None)
+        for prediction in predictions:
+            progress.advance(task)
+            yield prediction

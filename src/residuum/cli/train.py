@@ -11,6 +11,7 @@ from residuum.cli import options
 from residuum.cli.curves import draw_curves
 from residuum.cli.evaluate import summary
 from residuum.cli.options import DEFAULT_SPLIT_SEED, DEFAULT_VAL_FRACTION
+from residuum.cli.startup import import_torch
 from residuum.errors import UserError
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def train(
 
 def _run(dataset: "DataSet", data: str, data_flags: list[str], **how: Any) -> "TrainResult | None":
     """Train, or say how the run ended before its time; None where another process says the rest, or nothing is left."""
+    import_torch()
     from residuum.distributed import world_from_environment
     from residuum.training.faults import FaultError
     from residuum.training.interruption import Interrupted

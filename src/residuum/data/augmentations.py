@@ -13,6 +13,7 @@ from residuum.data.crops import ERASING_NUMBERS, Boxes, Floats, cut_box, erasing
 from residuum.data.preprocessing import ChannelStatistics, Preprocessing
 from residuum.data.randaugment import MAX_MAGNITUDE, NUMBERS_PER_OPERATION, randaugment
 from residuum.errors import UserError
+from residuum.hardware import upload
 from residuum.randomness import derived_seed, uniform
 
 _GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R 601, to torchvision's digits
@@ -76,7 +77,7 @@ class Augmentation:
 
 def flip(images: Tensor, numbers: Floats) -> Tensor:
     """Mirror the samples whose number is below 1/2. images: (N, C, H, W); numbers: (N,) in [0, 1)."""
-    mirrored = torch.from_numpy(np.flatnonzero(numbers < 0.5)).to(images.device)
+    mirrored = upload(np.flatnonzero(numbers < 0.5), images.device)
     flipped = images.clone()
     flipped[mirrored] = images[mirrored].flip(-1)
     return flipped
@@ -87,14 +88,14 @@ def pad_and_crop(images: Tensor, numbers: Floats, padding: int) -> Tensor:
 
     images: (N, C, H, W); numbers: (N, 2) in [0, 1), the crop's position down and across.
     """
-    height, width = images.shape[-2:]
-    padded_width = width + 2 * padding
-    offset = torch.from_numpy((numbers * (2 * padding + 1)).astype(np.int64)).to(images.device)
+    count, channels, height, width = images.shape
+    offset = upload((numbers * (2 * padding + 1)).astype(np.int64), images.device)
     rows = offset[:, 0, None] + torch.arange(height, device=images.device)
     columns = offset[:, 1, None] + torch.arange(width, device=images.device)
-    pixel = (rows[:, :, None] * padded_width + columns[:, None, :]).flatten(1)
-    padded = F.pad(images, (padding,) * 4).flatten(2)
-    return padded.gather(2, pixel[:, None].expand(-1, images.shape[1], -1)).view_as(images)
+    first_row = torch.arange(count, device=images.device)[:, None] * (height + 2 * padding)
+    pixel = ((first_row + rows)[:, :, None] * (width + 2 * padding) + columns[:, None, :]).flatten()
+    padded = F.pad(images.permute(0, 2, 3, 1), (0, 0, *(padding,) * 4)).view(-1, channels)
+    return padded.index_select(0, pixel).view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 def color_jitter(images: Tensor, numbers: Floats, strength: float) -> Tensor:
@@ -124,7 +125,7 @@ def _blend(images: Tensor, other: Tensor, share: Tensor) -> Tensor:
 
 def _column(numbers: Floats, images: Tensor) -> Tensor:
     """(N, M) numbers as float32 (N, M, 1, 1, 1) beside the images: `[:, m]` broadcasts over (N, C, H, W)."""
-    return torch.from_numpy(numbers.astype(np.float32)).to(images.device)[:, :, None, None, None]
+    return upload(numbers.astype(np.float32), images.device)[:, :, None, None, None]
 
 
 def lighting(images: Tensor, numbers: Floats, strength: float, colours: ChannelStatistics) -> Tensor:
@@ -149,7 +150,7 @@ def random_erasing(images: Tensor, boxes: Boxes) -> Tensor:
     at = np.arange(images.shape[-1])
     top, left, height, width = boxes.T[:, :, None]
     rows, columns = (at >= top) & (at < top + height), (at >= left) & (at < left + width)
-    erased = torch.from_numpy(rows[:, None, :, None] & columns[:, None, None, :]).to(images.device)
+    erased = upload(rows[:, None, :, None] & columns[:, None, None, :], images.device)
     return images.masked_fill(erased, 0.0)
 
 
@@ -158,7 +159,7 @@ def mixup(images: Tensor, labels: Tensor, share: float, partners: NDArray[np.int
 
     Zhang et al. 2018, "mixup: Beyond empirical risk minimization".
     """
-    other = torch.from_numpy(partners).to(images.device)
+    other = upload(partners, images.device)
     return (
         images * share + images[other] * (1 - share),
         labels * share + labels[other] * (1 - share),
@@ -173,7 +174,7 @@ def cutmix(
     Yun et al. 2019, "CutMix".
     """
     top, left, height, width = box
-    other = torch.from_numpy(partners).to(images.device)
+    other = upload(partners, images.device)
     mixed = images.clone()
     region = (..., slice(top, top + height), slice(left, left + width))
     mixed[region] = images[region][other]
@@ -185,6 +186,7 @@ def cutmix(
 class Augmenter:
     """Views to training batches: RandAugment, colours, normalisation, flip, padded crop, erasing, mixing.
 
+    The numbers behind an image depend on (seed, epoch, its index), those behind a mixture on (seed, epoch, batch).
     classes: K, needed where labels are mixed; colours: the training set's, needed for `lighting`.
     """
 
@@ -194,16 +196,13 @@ class Augmenter:
     classes: int
     colours: ChannelStatistics | None = None
 
-    def __call__(
-        self, images: Tensor, labels: Tensor, epoch: int, batch: int, indices: NDArray[np.int64]
-    ) -> tuple[Tensor, Tensor]:
-        """images: (N, C, S, S) uint8; labels: (N,) int64 or (N, K) float32; batch: its number in the epoch.
-
-        Returns float32 images, and labels that are (N, K) shares where mixing is on. The numbers behind an
-        image depend on (seed, epoch, its index), those behind a mixture on (seed, epoch, batch).
-        """
+    def each(self, images: Tensor, epoch: int, indices: NDArray[np.int64]) -> Tensor:
+        """All but the mixing: (N, C, S, S) uint8 to float32. What happens to an image follows from its index alone."""
         colour = self._colour(images, epoch, indices)
-        images = self._place(self.preprocessing.normalise(colour), epoch, indices)
+        return self._place(self.preprocessing.normalise(colour), epoch, indices)
+
+    def mix(self, images: Tensor, labels: Tensor, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
+        """The mixing of a whole batch, its number in the epoch `batch`; labels (N,) or (N, K) become (N, K) shares."""
         return self._mix(images, labels, epoch, batch) if self.augmentation.mixes_labels else (images, labels)
 
     def _numbers(self, stream: str, epoch: int, indices: NDArray[np.int64], count: int) -> Floats:

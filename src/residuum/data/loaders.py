@@ -1,7 +1,8 @@
 """Batches for training and evaluation, from memory or from files alike."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +23,10 @@ from residuum.data.storage import (
     open_images,
 )
 from residuum.errors import UserError
+from residuum.hardware import upload
 from residuum.randomness import permutation
+
+_PREPARED_BYTES = 2**27
 
 Order = Callable[[int], list[Indices]]
 """epoch -> the sample indices of each of its batches."""
@@ -44,6 +48,15 @@ class Batch:
     bad_indices: Indices
 
 
+class _Prepared(NamedTuple):
+    """Images (N, C, S, S) float32 and their labels on the device, their sample indices, and what could not be read."""
+
+    images: Tensor
+    labels: Tensor
+    indices: Indices
+    bad: dict[int, BadImage]
+
+
 class Loader:
     """The batches of any epoch, empty where nothing can be read. Made by `train_loader` and `evaluation_loader`."""
 
@@ -58,6 +71,7 @@ class Loader:
     ) -> None:
         self._images, self._order, self._length = images, order, length
         self._preprocessing, self._device, self._augment = preprocessing, device, augment
+        self._at_once = _batches_at_once(images, length, preprocessing, device)
         labels = torch.from_numpy(np.ascontiguousarray(images.split.labels))
         self._labels = labels.long() if labels.ndim == 1 else labels.float()
 
@@ -84,18 +98,55 @@ class Loader:
 
         Raises UserError when a worker process dies. One iteration at a time.
         """
-        requests = [Request(epoch, indices) for indices in self._order(epoch)[start:]]
-        for number, views in enumerate(self._images.read(requests), start):
-            yield self._batch(views, epoch, number)
+        order = self._order(epoch)[start:]
+        groups = [order[first : first + self._at_once] for first in range(0, len(order), self._at_once)]
+        requests = [Request(epoch, np.concatenate(group)) for group in groups]
+        number = start
+        for group, views in zip(groups, self._images.read(requests), strict=True):
+            for part in _split(self._prepared(views, epoch), group):
+                yield self._batch(part, epoch, number)
+                number += 1
 
-    def _batch(self, views: Views, epoch: int, number: int) -> Batch:
-        images = views.images.to(self._device, non_blocking=True)
-        labels = self._labels[torch.from_numpy(views.indices)].to(self._device, non_blocking=True)
-        bad = tuple(views.bad.values()), np.array(list(views.bad), dtype=np.int64)
+    def _prepared(self, views: Views, epoch: int) -> "_Prepared":
+        """Everything that is done to each image alone, and its label."""
+        images = upload(views.images, self._device)
+        labels = upload(self._labels[torch.from_numpy(views.indices)], self._device)
         if self._augment is None or not len(images):
-            return Batch(self._preprocessing.normalise(images), labels, views.indices, *bad)
-        images, labels = self._augment(images, labels, epoch, number, views.indices)
-        return Batch(images, labels, views.indices, *bad)
+            images = self._preprocessing.normalise(images)
+        else:
+            images = self._augment.each(images, epoch, views.indices)
+        return _Prepared(images, labels, views.indices, views.bad)
+
+    def _batch(self, part: "_Prepared", epoch: int, number: int) -> Batch:
+        images, labels, indices, bad = part
+        if self._augment is not None and len(images):
+            images, labels = self._augment.mix(images, labels, epoch, number)
+        return Batch(images, labels, indices, tuple(bad.values()), np.array(list(bad), dtype=np.int64))
+
+
+def _batches_at_once(images: Images, length: int, preprocessing: Preprocessing, device: torch.device) -> int:
+    """How many batches are prepared together.
+
+    What is done to each image alone does not depend on that. An accelerator takes as long to be told what to do with
+    one batch as with many; a CPU is quickest with what fits its cache.
+    """
+    if device.type == "cpu" or images.kind == "file":
+        return 1
+    image = 4 * preprocessing.channels * preprocessing.size**2
+    return max(1, _PREPARED_BYTES * length // (image * max(1, len(images.split))))
+
+
+def _split(prepared: _Prepared, group: Sequence[Indices]) -> Iterator[_Prepared]:
+    """The batches, which `group` lists with all that was asked for."""
+    if len(group) == 1:
+        yield prepared
+        return
+    start = 0
+    for asked in group:
+        bad = {index: prepared.bad[index] for index in asked.tolist() if index in prepared.bad}
+        end = start + len(asked) - len(bad)
+        yield _Prepared(prepared.images[start:end], prepared.labels[start:end], prepared.indices[start:end], bad)
+        start = end
 
 
 def train_loader(

@@ -112,11 +112,14 @@ class Preprocessing:
         return image[top : top + self.size, left : left + self.size]
 
     def normalise(self, images: Tensor) -> Tensor:
-        """(N, C, S, S) uint8, or float32 in [0, 1], to float32: less the mean, over the deviation."""
-        unit = images.float().div_(255) if images.dtype == torch.uint8 else images
-        mean, std = _constants(self, images.device)
+        """(N, C, S, S) uint8, or float32 in [0, 1], to float32, channels last: less the mean, over the deviation."""
+        count, channels, height, width = images.shape
+        rows = images.permute(0, 2, 3, 1).reshape(count, height, width * channels)  # long ones are soon worked through
+        unit = rows.float().div_(255) if images.dtype == torch.uint8 else rows
+        mean, std = _constants(self, width, images.device)
         centred = unit - mean
-        return centred if std is None else centred.div_(std)
+        normalised = centred if std is None else centred.div_(std)
+        return normalised.view(count, height, width, channels).permute(0, 3, 1, 2)
 
     def to_config(self) -> dict[str, Any]:
         """A dict for JSON in timm's keys. A mean image is only announced (`"mean_image": True`), not held."""
@@ -194,11 +197,13 @@ def _resize(image: NDArray[np.uint8], size: tuple[int, int], resample: Image.Res
 
 
 @lru_cache(maxsize=16)
-def _constants(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Mean and standard deviation ready to broadcast; None for a deviation of one, which changes nothing."""
+def _constants(preprocessing: Preprocessing, width: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Mean and standard deviation as rows (W * C,), a mean image as (H, W * C); None for a deviation of one."""
     image = preprocessing.mean_image
-    mean = torch.tensor(preprocessing.mean)[:, None, None] if image is None else torch.from_numpy(image)
-    std = None if set(preprocessing.std) == {1.0} else torch.tensor(preprocessing.std)[:, None, None].to(device)
+    mean = torch.tensor(preprocessing.mean).repeat(width)
+    if image is not None:
+        mean = torch.from_numpy(image).permute(1, 2, 0).flatten(1)
+    std = None if set(preprocessing.std) == {1.0} else torch.tensor(preprocessing.std).repeat(width).to(device)
     return mean.to(device), std
 
 

@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from residuum.hardware import upload
+
 OPERATIONS = (
     "Identity",
     "ShearX",
@@ -41,7 +43,7 @@ def randaugment(images: Tensor, numbers: NDArray[np.float64], number_of_operatio
         operation = (drawn[:, 0] * len(OPERATIONS)).astype(np.int64)
         sign = np.where(drawn[:, 1] < 0.5, -1, 1)
         for name, samples, direction in _groups(operation, sign):
-            at = torch.from_numpy(samples).to(images.device)
+            at = upload(samples, images.device)
             images[at] = apply_operation(images[at], name, direction, magnitude)
     return images
 

@@ -1,63 +1,49 @@
 """Where a split's images wait: in memory as one uint8 tensor, or in their files, read by workers."""
 
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from residuum.data.augmentations import Augmentation
 from residuum.data.decoding import BadImage
 from residuum.data.preprocessing import Preprocessing
+from residuum.data.sharing import neighbours, refusal, shared_zeros, together
 from residuum.data.splits import Indices, Split
 from residuum.data.views import CentreView, MixedSizesError, RandomView, View, WholeView
+from residuum.data.workers import READ_AHEAD, LoaderSettings, Pool, WorkerDiedError
 from residuum.distributed import World
 from residuum.errors import UserError
+from residuum.hardware import upload
+
+__all__ = [
+    "FileImages",
+    "Images",
+    "Kind",
+    "LoaderSettings",
+    "MemoryImages",
+    "Pool",
+    "Progress",
+    "Request",
+    "Views",
+    "WorkerDiedError",
+    "open_images",
+]
 
 Kind = Literal["memory", "file"]
 Progress = Callable[[int, int], None]
 """Called with the number of images read so far and the number of all."""
 
-Asked = TypeVar("Asked")
-Answer = TypeVar("Answer")
-
 _MOST_BYTES = 4 * 2**30
 _READ_AT_ONCE = 128
+_DECODED_BYTES = 2**23  # fit a processor's cache, and are some ten photographs of a data set's usual size
 _PROBES = 1000
-
-
-@dataclass(frozen=True)
-class LoaderSettings:
-    """How images are fetched; nothing here changes which images a run sees, but `seed`.
-
-    kind: "memory" or "file", or "auto" for memory where the images fit; workers: processes that decode, 0 for
-    this one; strict: raise UserError at the first bad file instead of leaving it out.
-    """
-
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    workers: int = 0
-    world: World = field(default_factory=World)
-    kind: Literal["auto", "memory", "file"] = "auto"
-    seed: int = 0
-    strict: bool = False
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("auto", "memory", "file"):
-            raise UserError(f"loader {self.kind!r}; allowed: auto, memory, file")
-        if self.workers < 0:
-            raise UserError(f"{self.workers} workers; 0 decodes in the main process")
-
-
-class WorkerDiedError(UserError):
-    """A process that decodes images is gone: killed, by a signal or for want of memory."""
 
 
 class Request(NamedTuple):
@@ -75,100 +61,114 @@ class Views(NamedTuple):
     bad: dict[int, BadImage]
 
 
-class _Reader(Dataset[Views]):
-    """Reads and views one batch at a time; what a worker process holds."""
+class _Placed(NamedTuple):
+    """A request, and the number of the slot for its views."""
 
-    def __init__(self, split: Split, preprocessing: Preprocessing, view: View) -> None:
-        self._split, self._view = split, view
-        self._channels, self._size = preprocessing.channels, preprocessing.size
+    request: Request
+    slot: int
 
-    def __getitem__(self, request: Request) -> Views:
-        images, readable, bad = [], [], {}
-        for index in request.indices.tolist():
+
+class _Filled(NamedTuple):
+    """What is in a slot: the views of these samples, one behind the other; and what could not be read."""
+
+    indices: Indices
+    bad: dict[int, BadImage]
+
+
+class _Reader(Dataset[_Filled]):
+    """Reads the images of one request and writes their views into its slot; what a worker process holds.
+
+    slots: (slots, N, height, width, C) uint8, which the workers share with the main process. No decoded image is
+    held beyond the one that fills _DECODED_BYTES.
+    """
+
+    def __init__(self, split: Split, channels: int, view: View, size: tuple[int, int]) -> None:
+        self._split, self._channels, self._view = split, channels, view
+        self.slots = torch.empty((0, 0, *size, channels), dtype=torch.uint8)
+
+    def __getitem__(self, placed: _Placed) -> _Filled:
+        (epoch, indices), slot = placed.request, self.slots[placed.slot]
+        readable: list[int] = []
+        bad: dict[int, BadImage] = {}
+        for found, images in self._decoded(indices, bad):
+            self._write(slot[len(readable) :], images, epoch, np.array(found, dtype=np.int64))
+            readable += found
+        return _Filled(np.array(readable, dtype=np.int64), bad)
+
+    def _decoded(
+        self, indices: Indices, bad: dict[int, BadImage]
+    ) -> Iterator[tuple[list[int], list[NDArray[np.uint8]]]]:
+        """Some indices and their images at a time, which are emptied when the next are asked for."""
+        found: list[int] = []
+        images: list[NDArray[np.uint8]] = []
+        for index in indices.tolist():
             try:
                 images.append(self._split.read(index, self._channels))
-                readable.append(index)
+                found.append(index)
             except BadImage as error:
                 bad[index] = error
-        indices = np.array(readable, dtype=np.int64)
-        if not images:
-            nothing = torch.empty((0, self._channels, self._size, self._size), dtype=torch.uint8)
-            return Views(nothing, indices, bad)
-        return Views(self._view(images, request.epoch, indices), indices, bad)
+            if sum(image.nbytes for image in images) >= _DECODED_BYTES:
+                yield found, images
+                found.clear()
+                images.clear()
+        if images:
+            yield found, images
+
+    def _write(self, room: Tensor, images: list[NDArray[np.uint8]], epoch: int, indices: Indices) -> None:
+        """Put their views at the start of `room`."""
+        views = self._view(images, epoch, indices).permute(0, 2, 3, 1)
+        if views.shape[1:] != room.shape[1:]:
+            raise MixedSizesError
+        room[: len(views)] = views
 
 
-class Pool(Generic[Asked, Answer]):
-    """Worker processes that stay from one reading to the next; none with `workers=0`.
+class _ViewPool(Pool[_Placed, _Filled]):
+    """Workers that write views of one size into memory shared with this process.
 
-    source: what each of them holds; `source[request]` is the answer to a request.
+    It holds one request's views more than the 2 a worker that are read ahead, and is used again and again: to map
+    new memory for each batch takes a tenth of the time of decoding it.
     """
 
-    def __init__(self, source: Dataset[Answer], settings: LoaderSettings) -> None:
-        self._requests: list[Asked] = []
-        self._loader: DataLoader[Answer] = DataLoader(
-            source,
-            sampler=self._requests,
-            batch_size=None,
-            collate_fn=_as_it_is,
-            num_workers=settings.workers,
-            worker_init_fn=_start_worker,
-            persistent_workers=settings.workers > 0,
-            pin_memory=settings.device.type == "cuda",
-            generator=torch.Generator(),  # else every epoch would draw from the global one
-        )
+    def __init__(
+        self, split: Split, channels: int, view: View, size: tuple[int, int], settings: LoaderSettings
+    ) -> None:
+        self._reader = _Reader(split, channels, view, size)
+        self._settings = settings
+        super().__init__(self._reader, settings)
 
-    def read(self, requests: Sequence[Asked]) -> Iterator[Answer]:
-        """The answer to each request, in order. One iteration at a time. Raises WorkerDiedError."""
-        self._requests[:] = requests
-        try:
-            with _quiet_about_children():
-                answers = iter(self._loader)
-            yield from answers
-        except (RuntimeError, ConnectionError, EOFError) as error:
-            if not _tells_of_a_dead_worker(error):
-                raise
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise WorkerDiedError(f"a worker process died ({reason}); if memory ran out, lower -j") from error
+    def views(self, requests: Sequence[Request]) -> Iterator[Views]:
+        """The views of each request, in order, each to be used before the next is asked for."""
+        self._make_room(max((len(request.indices) for request in requests), default=0))
+        slots = self._reader.slots
+        placed = [_Placed(request, number % len(slots)) for number, request in enumerate(requests)]
+        for (_, slot), filled in zip(placed, self.read(placed), strict=True):
+            yield Views(slots[slot][: len(filled.indices)].permute(0, 3, 1, 2), filled.indices, filled.bad)
+
+    def _make_room(self, images: int) -> None:
+        """Have slots for requests of so many images; workers that know smaller ones are started anew."""
+        old = self._reader.slots
+        if old.shape[1] >= images:
+            return
+        workers = self._settings.workers
+        slots = torch.empty((READ_AHEAD * workers + 1, images, *old.shape[2:]), dtype=torch.uint8)
+        self._reader.slots = _shared(slots) if workers else slots
+        super().__init__(self._reader, self._settings)
 
 
-def _tells_of_a_dead_worker(error: Exception) -> bool:
-    """Not so an error raised inside of a worker, which comes with its traceback as text."""
-    if isinstance(error, RuntimeError):
-        return "DataLoader worker (pid" in str(error)
-    return "in DataLoader worker process" not in str(error)
-
-
-@contextmanager
-def _quiet_about_children() -> Iterator[None]:
-    """Undo PyTorch's SIGCHLD handler, which raises in the midst of whatever runs, a checkpoint's writing say.
-
-    A dead worker is then noticed, within seconds, where its next batch is waited for.
-    """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
-        yield
-        return
-    before = signal.getsignal(signal.SIGCHLD)
-    yield
-    signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
-
-
-def _as_it_is(answer: Any) -> Any:
-    return answer
-
-
-def _start_worker(_: int) -> None:
-    """Ctrl-C reaches every process of the terminal: the main one decides, and needs its workers till then."""
-    signal.set_wakeup_fd(-1)  # a worker's signals are not the main process's
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)  # torchrun signals the whole group of each process that it started
+def _shared(tensor: Tensor) -> Tensor:
+    try:
+        tensor.share_memory_()  # type: ignore[no-untyped-call]
+        return tensor
+    except RuntimeError as error:
+        needed = f"{tensor.numel() / 2**20:,.0f} MiB of shared memory"
+        raise UserError(f"the workers need {needed}, and there is less; lower -j or -b, or enlarge /dev/shm") from error
 
 
 class FileImages:
     """Images that stay in their files and are decoded for every use.
 
-    `bad`: what could not be read so far, by sample index.
+    Takes the memory of 2 * workers + 1 batches of uint8 views, and in each worker of 8 MiB of decoded images and of
+    one. `bad`: what could not be read so far, by sample index.
     """
 
     kind: Kind = "file"
@@ -177,28 +177,36 @@ class FileImages:
         self.split = split
         self.bad: dict[int, BadImage] = {}
         self._preprocessing, self._settings = preprocessing, settings
-        self._pool: Pool[Request, Views] = Pool(_Reader(split, preprocessing, view), settings)
+        self._pool = self._new_pool(view)
+
+    def _new_pool(self, view: View) -> _ViewPool:
+        side = self._preprocessing.size
+        return _ViewPool(self.split, self._preprocessing.channels, view, (side, side), self._settings)
 
     def read(self, requests: Sequence[Request]) -> Iterator[Views]:
         """The views of each request, in order. One iteration at a time."""
-        for views in self._pool.read(requests):
+        for views in self._pool.views(requests):
             _note(views.bad, self.bad, self._settings.strict)
-            yield views
+            yield views._replace(images=_own(views.images, self._settings.device))
 
     def centre_views(self, limit: int = 100_000) -> Iterator[Tensor]:
         """At most `limit` evenly spaced images, bad ones left out, in batches of (N, C, S, S) uint8."""
-        reader = _Reader(self.split, self._preprocessing, CentreView(self._preprocessing))
-        pool: Pool[Request, Views] = Pool(reader, self._settings)
-        for views in pool.read(_requests(_evenly_spaced(len(self.split), limit))):
+        pool = self._new_pool(CentreView(self._preprocessing))
+        for views in pool.views(_requests(_evenly_spaced(len(self.split), limit))):
             _note(views.bad, self.bad, self._settings.strict)
-            yield views.images
+            yield views.images.clone()
+
+
+def _own(images: Tensor, device: torch.device) -> Tensor:
+    """A copy, where a GPU can fetch it without waiting if there is one."""
+    return images.pin_memory() if device.type == "cuda" else images.clone()
 
 
 class MemoryImages:
     """All images, decoded once, as one uint8 tensor on the device.
 
-    images: (N, C, H, W) uint8, zeros where `bad` has the index; they are the centre views, or the whole
-    images where a random view is given.
+    images: (N, C, H, W) uint8, channels last, zeros where `bad` has the index; they are the centre views, or the
+    whole images where a random view is given.
     """
 
     kind: Kind = "memory"
@@ -231,7 +239,8 @@ class MemoryImages:
                 yield images
 
     def _select(self, indices: Indices) -> Tensor:
-        return self._images.index_select(0, torch.from_numpy(indices).to(self._images.device))
+        chosen = upload(indices, self._images.device)
+        return self._images.permute(0, 2, 3, 1).index_select(0, chosen).permute(0, 3, 1, 2)
 
 
 Images = MemoryImages | FileImages
@@ -247,29 +256,34 @@ def open_images(
     """The split's images in memory where they fit, else in their files; the same views either way.
 
     They fit when they take at most 4 GiB and a quarter of the device's free memory, and, for random views,
-    when all images have one size. Raises UserError where `settings.kind` forces what is impossible, and, with
-    `settings.strict`, at the first bad file.
+    when all images have one size. The processes of one machine (see `neighbours`) decode a share of them each, and
+    see one memory; all of them must call this, and what one of them cannot do, none does. Raises UserError where
+    `settings.kind` forces what is impossible, and, with `settings.strict`, at the first bad file.
     """
     crops = augmentation.crops_at_random
     view = RandomView(preprocessing, augmentation, settings.seed) if crops else CentreView(preprocessing)
+    peers = neighbours(settings.world)
     try:
-        if _belong_in_memory(split, preprocessing, crops, settings):
-            return _load(split, preprocessing, view, settings, progress)
+        if settings.kind != "file":
+            size = together(peers, lambda: _kept_size(split, preprocessing, crops) if peers.is_main else (0, 0))[0]
+            needed = len(split) * preprocessing.channels * size[0] * size[1]
+            if all(together(peers, lambda: _belong_in_memory(needed, settings, peers))):
+                return _load(split, preprocessing, view, size, settings, peers, progress)
     except MixedSizesError:
         if settings.kind == "memory":
-            raise UserError(
-                "the images differ in size, so random crops cannot be taken in memory; use the file loader"
-            ) from None
+            message = "the images differ in size, so random crops cannot be taken in memory; use the file loader"
+            raise refusal(peers, message) from None
     return FileImages(split, preprocessing, view, settings)
 
 
-def _belong_in_memory(split: Split, preprocessing: Preprocessing, whole: bool, settings: LoaderSettings) -> bool:
-    if settings.kind == "file":
-        return False
-    height, width = _common_size(split) if whole else (preprocessing.size, preprocessing.size)
-    needed = len(split) * preprocessing.channels * height * width
+def _kept_size(split: Split, preprocessing: Preprocessing, whole: bool) -> tuple[int, int]:
+    return _common_size(split) if whole else (preprocessing.size, preprocessing.size)
+
+
+def _belong_in_memory(needed: int, settings: LoaderSettings, peers: World) -> bool:
+    """needed: bytes."""
     free = _free_bytes(settings.device)
-    if settings.device.type == "cpu":
+    if settings.device.type == "cpu" and peers.size == 1:
         free //= settings.world.size  # each process keeps its own copy
     if settings.kind == "auto":
         return needed <= min(_MOST_BYTES, free // 4)
@@ -284,28 +298,36 @@ def _load(
     split: Split,
     preprocessing: Preprocessing,
     view: CentreView | RandomView,
+    size: tuple[int, int],
     settings: LoaderSettings,
+    peers: World,
     progress: Progress | None,
 ) -> MemoryImages:
+    pixels = shared_zeros(peers, (len(split), *size, preprocessing.channels))
     kept: View = WholeView() if isinstance(view, RandomView) else view
-    pool: Pool[Request, Views] = Pool(_Reader(split, preprocessing, kept), settings)
-    pixels: Tensor | None = None
+    pool = _ViewPool(split, preprocessing.channels, kept, size, settings)
+    found = together(peers, lambda: _fill(pixels, pool, settings, peers, progress))
+    bad = dict(sorted(item for part in found for item in part.items()))
+    if len(bad) == len(split):
+        raise refusal(peers, f"none of the {len(split)} images can be read; run `residuum check` on the data")
+    return MemoryImages(split, pixels.to(settings.device).permute(0, 3, 1, 2), bad, view)
+
+
+def _fill(
+    pixels: Tensor, pool: _ViewPool, settings: LoaderSettings, peers: World, progress: Progress | None
+) -> dict[int, BadImage]:
+    """Write this process's share of the images into (N, H, W, C) pixels; what could not be read."""
     bad: dict[int, BadImage] = {}
-    done = 0
-    for views in pool.read(_requests(np.arange(len(split)))):
+    count, done = len(pixels), 0
+    requests = _requests(np.arange(count))[peers.rank :: peers.size]
+    share = sum(len(request.indices) for request in requests)
+    for views in pool.views(requests):
         _note(views.bad, bad, settings.strict)
+        pixels[torch.from_numpy(views.indices)] = views.images.permute(0, 2, 3, 1)
         done += len(views.indices) + len(views.bad)
-        if len(views.indices):
-            if pixels is None:
-                pixels = torch.zeros((len(split), *views.images.shape[1:]), dtype=torch.uint8)
-            if pixels.shape[1:] != views.images.shape[1:]:
-                raise MixedSizesError
-            pixels[torch.from_numpy(views.indices)] = views.images
         if progress is not None:
-            progress(done, len(split))
-    if pixels is None:
-        raise UserError(f"none of the {len(split)} images can be read; run `residuum check` on the data")
-    return MemoryImages(split, pixels.to(settings.device), bad, view)
+            progress(done * count // share, count)
+    return bad
 
 
 def _common_size(split: Split) -> tuple[int, int]:

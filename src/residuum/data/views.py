@@ -28,7 +28,7 @@ Decoded = Sequence[NDArray[np.uint8]]
 
 
 class View(Protocol):
-    """What is made of the images with these sample indices in this epoch: (N, C, H, W) uint8."""
+    """What is made of the images with these sample indices in this epoch: (N, C, H, W) uint8, channels last."""
 
     def __call__(self, images: Decoded, epoch: int, indices: Indices) -> Tensor: ...
 
@@ -82,11 +82,7 @@ class RandomView:
             epoch,
             indices,
         )
-        views = []
-        for image, (top, left, height, width) in zip(images, boxes, strict=True):
-            cropped = torch.from_numpy(image[top : top + height, left : left + width]).permute(2, 0, 1)[None]
-            views.append(self._resample(cropped, np.array([[0, 0, height, width]])))
-        return torch.cat(views)
+        return self._resample([torch.from_numpy(image).permute(2, 0, 1) for image in images], boxes)
 
     def of_batch(self, images: Tensor, epoch: int, indices: Indices) -> Tensor:
         """The same bytes from images of one size, (N, C, H, W) uint8, on their device."""
@@ -103,9 +99,9 @@ class RandomView:
         assert sides
         return shorter_side_boxes(heights, widths, numbers, self.preprocessing.size, sides)
 
-    def _resample(self, images: Tensor, boxes: Boxes) -> Tensor:
+    def _resample(self, images: Tensor | Sequence[Tensor], boxes: Boxes) -> Tensor:
         return resample(images, boxes, self.preprocessing.size, self.preprocessing.interpolation)
 
 
 def _stack(images: Decoded) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2)))
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)

@@ -25,7 +25,7 @@ from residuum.evaluation.metrics import (
     per_class_of_confusion,
     wilson_interval,
 )
-from residuum.hardware import autocast
+from residuum.hardware import autocast, keep_freed_memory
 from residuum.records import Cell, Measurement, Table
 
 Predict = Callable[[Tensor], Tensor]
@@ -96,6 +96,8 @@ def predictor(network: nn.Module, device: torch.device, dtype: torch.dtype) -> P
 
     Changes the network itself: it stays on that device and in that mode.
     """
+    if device.type == "cpu":
+        keep_freed_memory()
     network.to(device).eval()
 
     @torch.inference_mode()

@@ -13,7 +13,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from residuum.errors import UserError, unknown_name
-from residuum.models import doors, he2015, he2016, lecun1998, xie2017, zagoruyko2016
+from residuum.models import doors, he2015, he2016, lecun1998, page2019, xie2017, zagoruyko2016
 from residuum.models.shortcuts import SHORTCUTS, ShortcutBuilder
 from residuum.models.trunk import ResNet
 
@@ -91,6 +91,8 @@ CATALOGUE: dict[str, Entry] = {
     "wide_resnet40_4": Entry(partial(zagoruyko2016.cifar_wide_resnet, 6, 4), "Zagoruyko 2016", CIFAR),
     "wide_resnet50_2": Entry(zagoruyko2016.wide_resnet50_2, "Zagoruyko 2016", IMAGENET),
     "wide_resnet101_2": Entry(zagoruyko2016.wide_resnet101_2, "Zagoruyko 2016", IMAGENET),
+    "resnet9": Entry(page2019.ResNet9, "Page 2019", CIFAR, has_shortcuts=False),
+    "resnet9_16": Entry(partial(page2019.ResNet9, 16), "Page 2019", CIFAR, has_shortcuts=False),
     "lenet5": Entry(lecun1998.lenet5, "LeCun 1998", MNIST, has_shortcuts=False),
 }
 
@@ -188,6 +190,11 @@ def find(name: str) -> Entry:
                 raise UserError(f"{name} is beyond what can be built; depth and width are at most {_LARGEST_NUMBER}")
             return replace(family, build=partial(family.build, n, *rest))
     raise unknown_name("network", name, CATALOGUE, "residuum models lists them all")
+
+
+def is_foreign(name: str) -> bool:
+    """Whether `name` is that of another library's network."""
+    return name.partition("/")[0] in doors.DOORS
 
 
 def _door_entry(door: str, name: str) -> Entry:

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
 
 from residuum.errors import UserError
-from residuum.models.catalogue import create_model, find, list_models
+from residuum.models.catalogue import create_skeleton, find, list_models
 from residuum.models.published import MULTIPLY_ADDS, PARAMETERS, TABLE_1, TABLE_6
 from residuum.records import Cell, Table
 
@@ -87,7 +87,7 @@ def _exact(name: str) -> list[str]:
 
 def _model_row(name: str) -> tuple[Cell, ...]:
     entry = find(name)
-    network = _without_weights(name, in_channels=entry.task.input_size[0])
+    network = create_skeleton(name, in_channels=entry.task.input_size[0])
     summary = summarise(network, entry.task.input_size)
     return (
         name,
@@ -99,16 +99,6 @@ def _model_row(name: str) -> tuple[Cell, ...]:
     )
 
 
-def _without_weights(name: str, in_channels: int) -> nn.Module:
-    """The network with memory for its weights but nothing drawn into it, which would take most time."""
-    try:
-        with torch.device("meta"):
-            network = create_model(name, in_channels=in_channels)
-    except NotImplementedError:  # torchvision's RegNets compute their widths with tensors
-        return create_model(name, in_channels=in_channels)
-    return network.to_empty(device="cpu")
-
-
 def _published(name: str) -> str:
     if name in MULTIPLY_ADDS:
         return f"{MULTIPLY_ADDS[name] / 1e9:.1f} G multiply-adds"
@@ -116,9 +106,14 @@ def _published(name: str) -> str:
 
 
 def _run_on_an_empty_batch(network: nn.Module, input_size: InputSize) -> None:
+    # On the meta device PyTorch works shapes out in Python and imports its compiler first, which takes a second;
+    # memory that is asked for and not touched takes nothing.
+    memory = {name: torch.empty(like.shape, dtype=like.dtype) for name, like in _tensors(network) if like.is_meta}
+    like = _like(network)
+    images = torch.zeros(0, *input_size, dtype=like.dtype, device="cpu" if memory else like.device)
     # Transformers reshape with -1, which an empty batch leaves undecided: whatever fails is run another way.
     with suppress(Exception), torch.no_grad():
-        network(_like(network).new_zeros(0, *input_size))
+        functional_call(network, memory, (images,))
 
 
 def _is_batch_first(calls: list[_Call]) -> bool:
@@ -128,8 +123,7 @@ def _is_batch_first(calls: list[_Call]) -> bool:
 
 
 def _run_without_data(network: nn.Module, input_size: InputSize) -> None:
-    tensors = chain(network.named_parameters(), network.named_buffers())
-    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
+    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in _tensors(network)}
     try:
         with torch.no_grad():
             functional_call(network, shapes, (_like(network).new_zeros(1, *input_size, device="meta"),))
@@ -140,7 +134,11 @@ def _run_without_data(network: nn.Module, input_size: InputSize) -> None:
 
 def _like(network: nn.Module) -> Tensor:
     """A tensor of the device and type the network computes in."""
-    return next(chain(network.parameters(), network.buffers()), torch.empty(0))
+    return next((tensor for _, tensor in _tensors(network)), torch.empty(0))
+
+
+def _tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    return chain(network.named_parameters(), network.named_buffers())
 
 
 @contextmanager

@@ -112,5 +112,5 @@ def initialise(network: nn.Module) -> None:
         # Drawing nothing takes half a millisecond a layer, and nets are built on meta to be counted.
         if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, nn.Linear):
+        elif isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -209,6 +209,13 @@ def _join(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return value
 
 
+def optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
+    """The optimiser's state dict, the rate as a number also where it is kept on the device."""
+    state = optimizer.state_dict()
+    groups = [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]
+    return {**state, "param_groups": groups}
+
+
 def restore_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """Load `state` into `optimizer`, giving each tensor the memory layout of its parameter again.
 

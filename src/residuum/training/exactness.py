@@ -7,7 +7,7 @@ import torch
 
 from residuum.training.run import Run
 
-_VERSIONS = ("residuum", "torch", "torchvision", "numpy", "pillow")
+_VERSIONS = ("residuum", "torch", "torchvision", "numpy", "pillow", "simplejpeg")
 _HARDWARE = ("processor", "instructions", "threads", "device", "precision", "processes", "cuda", "cudnn")
 
 Facts = Mapping[str, Any]

@@ -8,9 +8,9 @@ from residuum.distributed import World, tells_of_a_lost_peer
 from residuum.errors import NO_ROOM, RefusedByMainError, UserError, in_words, listed, tells_of_no_memory
 from residuum.training.checkpoints import SaveError
 from residuum.training.interruption import Interrupted
-from residuum.training.loop import NonFiniteError
 from residuum.training.run import Run
 from residuum.training.run_folder import RunFolder
+from residuum.training.updates import NonFiniteError
 
 
 class FaultError(UserError):

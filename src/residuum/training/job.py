@@ -13,13 +13,15 @@ from torch.optim import Optimizer
 from residuum.data.loaders import Loader
 from residuum.distributed import World
 from residuum.evaluation.evaluate import Evaluation
-from residuum.training.checkpoints import CheckpointWriter, restore_optimizer
+from residuum.training.captured import Update
+from residuum.training.checkpoints import CheckpointWriter, optimizer_state, restore_optimizer
 from residuum.training.ema import WeightAverage
 from residuum.training.losses import Loss
 from residuum.training.progress import Reporter
 from residuum.training.run import Run
 from residuum.training.run_folder import RunFolder
 from residuum.training.schedules import Schedule
+from residuum.training.unseen import Unseen
 
 
 @dataclass
@@ -57,7 +59,9 @@ class Position:
 class Job:
     """Everything one training run works with.
 
-    `evaluate` scores a network on the split that training watches. It may raise Interrupted.
+    `evaluate` scores a network on the split that training watches. It may raise Interrupted. `unseen` is there where
+    updates are made without waiting for them; `captures` says whether they become a CUDA graph, and `captured` is what
+    makes them, once there was one.
     """
 
     run: Run
@@ -77,6 +81,9 @@ class Job:
     single_label: bool
     world: World
     average: WeightAverage | None = None
+    unseen: Unseen | None = None
+    captures: bool = False
+    captured: Update | None = None
     position: Position = field(default_factory=Position)
     saved: tuple[int, int, int] | None = None
     saved_at: float = field(default_factory=time.monotonic)
@@ -108,7 +115,7 @@ class Job:
     def state(self) -> dict[str, Any]:
         return {
             "network": unwrapped(self.network).state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer_state(self.optimizer),
             "schedule": self.schedule.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
             "position": asdict(self.position),
@@ -117,6 +124,9 @@ class Job:
     def restore(self, state: Mapping[str, Any]) -> None:
         unwrapped(self.network).load_state_dict(state["network"])
         restore_optimizer(self.optimizer, state["optimizer"])
+        self.captured = None  # it knows the optimiser's old state
+        if self.unseen is not None:
+            self.unseen.clear()
         self.schedule.load_state_dict(state["schedule"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])

@@ -59,11 +59,12 @@ class Reporter:
         with self._bar("starting") as self._draw:
             yield
 
-    def step(self, step: int, images: int, status: Status) -> None:
-        """Account for `images` more images; `step` updates are done."""
+    def step(self, step: int, images: int, ask: Callable[[], Status]) -> None:
+        """Account for `images` more images; `step` updates are done. `ask` is called when something is drawn."""
         self._images += images
         if not self._is_due():
             return
+        status = ask()
         elapsed = max(time.monotonic() - self._started, 1e-9)
         left = timedelta(seconds=round(elapsed / max(step - self._first, 1) * (self._total - step)))
         accuracy = "" if status.accuracy is None else f"  accuracy {status.accuracy:.1f} %"

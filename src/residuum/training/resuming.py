@@ -11,7 +11,7 @@ from residuum.training.overrides import apply_overrides, describe_difference
 from residuum.training.run import Run
 from residuum.training.run_folder import RunFolder
 
-HARMLESS = ("device", "data.workers", "data.loader", "checkpoint_every", "keep_checkpoints")
+HARMLESS = ("device", "data.workers", "data.loader", "capture", "checkpoint_every", "keep_checkpoints")
 """The fields that decide where, how fast and how safely a run is computed, not what comes out."""
 
 FIXED = ("recipe", "model.", "data.channels", "optimizer.name", "optimizer.decay_norm_and_bias", "ema", "batch_size")

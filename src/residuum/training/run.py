@@ -180,7 +180,8 @@ class Run:
     micro-batches, each with batch statistics of its own. `ema`: decay of the average of the weights, 0 for
     none. `clip_norm`: largest gradient norm, 0 for no clipping. `early_stopping`: epochs without improvement
     before the run stops, 0 for never. `evaluate_every` counts epochs. `sync_bn` normalises over the batches of
-    all processes together. `deterministic` lets a GPU compute by repeatable kernels alone. `checkpoint_every`,
+    all processes together. `deterministic` lets a GPU compute by repeatable kernels alone. `capture` lets it make
+    each update as one CUDA graph, where the optimiser is of the SGD kind. `checkpoint_every`,
     "500 steps" or "10 minutes", comes beside the checkpoint after each epoch; `keep_checkpoints` are kept.
     `on_nan`: "stop", or "rollback" to the epoch's start and on with half the learning rate.
     """
@@ -205,6 +206,7 @@ class Run:
     evaluate_every: int = 1
     sync_bn: bool = False
     deterministic: bool = False
+    capture: bool = True
     checkpoint_every: str = "10 minutes"
     keep_checkpoints: int = 2
     on_nan: Literal["stop", "rollback"] = "stop"

@@ -8,6 +8,7 @@ from residuum.data.storage import WorkerDiedError
 from residuum.evaluation.evaluate import Evaluation
 from residuum.training.interruption import Interrupted, StopRequest
 from residuum.training.job import Job
+from residuum.training.updates import settle
 
 
 def is_checkpoint_due(job: Job) -> bool:
@@ -20,6 +21,7 @@ def is_checkpoint_due(job: Job) -> bool:
 
 def save(job: Job) -> None:
     """Begin to write a checkpoint of this very moment. The one at the epoch's start is kept, to roll back to."""
+    settle(job)
     if job.saved == job.position.key:
         return
     job.saved, job.saved_at = job.position.key, time.monotonic()

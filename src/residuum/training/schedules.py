@@ -117,6 +117,11 @@ class Schedule:
     def _plateau_lr(self) -> float:
         return max(self._base_lr * self._plateau.factor, self._choice.min_lr)
 
+    @property
+    def watches_batches(self) -> bool:
+        """Whether the next rate may depend on the errors of single batches."""
+        return not self._gate.open
+
     def observe_batch(self, train_error: float) -> None:
         """Tell the share of wrongly classified images, in [0, 1], of the whole batch of one update."""
         self._gate.observe(train_error)

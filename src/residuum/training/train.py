@@ -28,10 +28,12 @@ from residuum.hardware import (
     choose_device,
     choose_precision,
     describe_hardware,
-    deterministic_algorithms,
+    keep_freed_memory,
+    kernel_choice,
     versions,
 )
 from residuum.training.bn_statistics import recompute_bn
+from residuum.training.captured import can_be_captured
 from residuum.training.checkpoints import CheckpointWriter, list_checkpoints
 from residuum.training.ema import WeightAverage
 from residuum.training.exactness import changed_conditions, claim, first_doubts
@@ -39,7 +41,7 @@ from residuum.training.faults import ending, explained
 from residuum.training.gradients import share_gradients
 from residuum.training.interruption import Interrupted, StopRequest, listen_for_stop
 from residuum.training.job import Job
-from residuum.training.loop import MOST_NAMED, fit
+from residuum.training.loop import fit
 from residuum.training.losses import build_loss
 from residuum.training.optimizers import build_optimizer
 from residuum.training.preparation import (
@@ -57,6 +59,8 @@ from residuum.training.run import Run
 from residuum.training.run_folder import RunFolder, free_run_folder
 from residuum.training.schedules import build_schedule
 from residuum.training.sync_bn import synchronise_bn
+from residuum.training.unseen import Unseen, can_be_unseen
+from residuum.training.updates import MOST_NAMED
 from residuum.weights import Classifier, load, save_model
 
 
@@ -101,7 +105,8 @@ def train(
         run = _new_run(dataset, recipe or "quick", model, overrides)
     device = choose_device(run.device, world_from_environment().local_rank)
     dtype = choose_precision(run.precision, device)
-    with deterministic_algorithms(run.deterministic), process_group(device) as world, ExitStack() as stack:
+    keep_freed_memory()
+    with kernel_choice(run.deterministic), process_group(device) as world, ExitStack() as stack:
         reporter = Reporter(Console(stderr=True, quiet=not world.is_main))
         has_state = resumes and bool(list_checkpoints(RunFolder(_named(out)).checkpoints))
         network = _network(run, dataset, device, reporter, has_state)  # what does not fit leaves no folder
@@ -268,10 +273,12 @@ def _job(context: _Context, data: PreparedData, network: nn.Module, checkpoints:
     counts = class_counts(context.dataset.train, len(classes))
     loss = build_loss(run.loss, len(classes), counts, context.device)
     total_steps = run.total_iterations(len(data.train))
+    optimizer = build_optimizer(run.optimizer, network)
+    is_unseen = world.size == 1 and can_be_unseen(optimizer, context.device)
     return Job(
         run=run,
         network=share_gradients(network, blank_images(run, context.device)) if world.size > 1 else network,
-        optimizer=build_optimizer(run.optimizer, network),
+        optimizer=optimizer,
         schedule=build_schedule(run.schedule, run.optimizer.lr, total_steps),
         loss=loss,
         loader=data.train,
@@ -286,6 +293,8 @@ def _job(context: _Context, data: PreparedData, network: nn.Module, checkpoints:
         single_label=not context.dataset.multi_label,
         world=world,
         average=WeightAverage(network, run.ema) if run.ema else None,
+        unseen=Unseen(optimizer, context.device) if is_unseen else None,
+        captures=is_unseen and run.capture and can_be_captured(optimizer),
     )
 
 
@@ -307,7 +316,27 @@ def _introduce(context: _Context, data: PreparedData, job: Job) -> None:
     line(f"model: {run.model.name}, {parameters:,} parameters, input {size}")
     steps = f"{job.epochs} epochs, {job.total_steps:,} updates of {run.batch_size} images"
     line(f"recipe: {run.recipe}: {steps} on {context.world.size} x {context.device} in {context.precision}")
+    line(f"speed: {', '.join(_means_of_speed(context, job))}")
     line(f"run: {context.folder.path}")
+
+
+def _means_of_speed(context: _Context, job: Job) -> list[str]:
+    """What was chosen to make this run fast on this machine, in words."""
+    fused = any(group.get("fused") for group in job.optimizer.param_groups)
+    has_layout = any(
+        parameter.ndim == 4 and parameter.is_contiguous(memory_format=torch.channels_last)
+        for parameter in job.network.parameters()
+    )
+    chosen = {
+        "bf16 autocast": context.dtype is torch.bfloat16,
+        "channels-last": has_layout,
+        f"fused {context.run.optimizer.name}": fused,
+        "freed memory kept": context.device.type == "cpu" and keep_freed_memory(),
+        "images augmented on the device": context.device.type != "cpu" and job.loader.kind == "memory",
+        "no waiting for the device": job.unseen is not None,
+        "each update one CUDA graph": job.captures,
+    }
+    return [name for name, is_chosen in chosen.items() if is_chosen] or ["nothing special"]
 
 
 def _finish(context: _Context, data: PreparedData, job: Job) -> TrainResult:

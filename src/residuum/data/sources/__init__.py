@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from residuum.data.sources.assembly import Reading, assemble
+from residuum.data.packs import Pack, is_pack, open_pack
+from residuum.data.sources.assembly import Found, Reading, assemble
 from residuum.data.sources.builtin import BUILTIN
 from residuum.data.sources.dataset import DataSet
 from residuum.data.sources.folders import read_folder
@@ -11,9 +12,9 @@ from residuum.data.sources.hub import find_parquet, open_parquet, read_hub
 from residuum.data.sources.manifests import read_manifest
 from residuum.errors import UserError, unknown_name
 
-__all__ = ["DataSet", "open_data"]
+__all__ = ["DataSet", "open_data", "read_data"]
 
-FORMS = "a folder, a .csv or .jsonl manifest, .parquet, hf:owner/name"
+FORMS = "a folder, a pack, a .csv or .jsonl manifest, .parquet, hf:owner/name"
 
 
 def open_data(
@@ -27,7 +28,7 @@ def open_data(
     """The data set that `spec` names.
 
     spec: digits, mnist, fashion-mnist, cifar10 or cifar100; a folder of images (a folder a class, with or
-    without train/val/test above them) or of parquet files; a .csv or .jsonl manifest; a .parquet file;
+    without train/val/test above them) or of parquet files; a pack; a .csv or .jsonl manifest; a .parquet file;
     hf:owner/name. A folder that is named like a built-in set is written ./digits.
     root: where a built-in set's files are or go (default $RESIDUUM_DATA, else ~/.cache/residuum); what a
     manifest's paths are relative to (default: its folder).
@@ -37,17 +38,21 @@ def open_data(
 
     Raises UserError for what is not there or not as expected.
     """
-    reading = _read(spec, Path(root).expanduser() if root is not None else None)
+    reading = read_data(spec, root)
     return assemble(spec, reading, classes, val_fraction, split_seed)
 
 
-def _read(spec: str, root: Path | None) -> Reading:
+def read_data(spec: str, root: str | Path | None = None) -> Reading:
+    """What `spec` names as it was found: its own splits, if any, each under its own class list. Raises UserError."""
+    root = Path(root).expanduser() if root is not None else None
     if spec in BUILTIN:
         return BUILTIN[spec](root)
     if spec.startswith("hf:"):
         return read_hub(spec, root)
     path = Path(spec).expanduser()
     if path.is_dir():
+        if is_pack(path):
+            return _of_pack(open_pack(path))
         return open_parquet(path) if find_parquet(path) else read_folder(path)
     if not path.exists():
         raise unknown_name("data", spec, BUILTIN, f"no such file or folder; allowed: {', '.join(BUILTIN)}, {FORMS}")
@@ -57,3 +62,7 @@ def _read(spec: str, root: Path | None) -> Reading:
         case ".parquet":
             return open_parquet(path)
     raise UserError(f"{spec} is a file and no known kind of data set; allowed: {FORMS}")
+
+
+def _of_pack(pack: Pack) -> Reading:
+    return Reading({name: Found(split, pack.classes_of(name)) for name, split in pack.splits.items()}, pack.notes)

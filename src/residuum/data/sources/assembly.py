@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from residuum import randomness
+from residuum.data.packed_split import PackedSplit
 from residuum.data.sources.dataset import DataSet
 from residuum.data.splits import ArraySplit, BytesSplit, FileSplit, Labels, Split, SubSplit
 from residuum.errors import UserError, counted, listed
@@ -19,7 +20,7 @@ UNDIVIDED = "undivided"
 class Found:
     """One split as a reader found it: its labels index its own class list."""
 
-    split: ArraySplit | FileSplit | BytesSplit
+    split: ArraySplit | FileSplit | BytesSplit | PackedSplit
     classes: tuple[str, ...]
 
 

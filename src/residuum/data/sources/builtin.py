@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import partial
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,9 @@ def default_root() -> Path:
 
 def read_digits(root: Path | None) -> Reading:
     """scikit-learn's 1,797 handwritten digits, 8x8 grey; a fixed fifth of each class is the test split."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-    labels = digits.target.astype(np.int64)
+    table = _digits_table()
+    images = np.rint(table[:, :-1].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    labels = table[:, -1]
     names = NumberedNames("digits", len(labels))
     in_test = stratified_draw(labels, 0.2, seed=0)
     splits = {}
@@ -59,6 +58,18 @@ def read_digits(root: Path | None) -> Reading:
         part = ArraySplit(images[chosen], labels[chosen], ChosenNames(names, chosen))
         splits[split] = Found(part, DIGITS)
     return Reading(splits)
+
+
+def _digits_table() -> NDArray[np.int64]:
+    """(1797, 65): 64 pixels of 0 to 16 and the class, in a file that scikit-learn brings; its import takes a second."""
+    try:
+        file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
+        with gzip.open(str(file), "rt") as stream:
+            return np.loadtxt(stream, np.int64, delimiter=",")
+    except (PackageNotFoundError, OSError):  # it lies somewhere else, which scikit-learn knows
+        from sklearn.datasets import load_digits
+
+        return np.column_stack(load_digits(return_X_y=True)).astype(np.int64)
 
 
 def read_mnist(root: Path | None) -> Reading:

@@ -1,0 +1,246 @@
+"""Writes the tables of docs/performance.md from benchmarks/results/, between `<!-- table: NAME -->` and `<!-- end -->`.
+
+    python benchmarks/tables.py            writes them
+    python benchmarks/tables.py --check    exit code 1 where the page does not say what the results say
+
+Every figure is worked out anew from the rounds in the JSON files. What has no result yet is left out, heading and all.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from measuring import Figures, band, medians, speeds
+
+from residuum.files import read_json, write_text
+
+ROOT = Path(__file__).parents[1]
+RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "performance.md"
+MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+Results = Mapping[str, Figures]
+"""The records in the results folder, by file name without its suffix."""
+
+TRAINING = {
+    "training-cifar": ("ResNet-20, CIFAR-10, 32x32, batch 128", "the published script"),
+    "training-fashion-mnist": ("ResNet-18, Fashion-MNIST, 96x96, batch 256", "the textbook's script"),
+    "training-imagenet": ("ResNet-50, photographs, 224x224, batch 32", "torchvision's reference style"),
+}
+LOADING = {"loading": "photographs, 224x224", "loading-small": "CIFAR-10, 32x32"}
+GOALS = {"training-cifar": 2.5, "training-fashion-mnist": 3.0, "training-imagenet": 3.5, "loading": 2.5}
+HELP_GOAL = 0.3  # seconds
+MEASURED = (*TRAINING, *LOADING, "startup", "distribution")
+
+
+def training(results: Results) -> list[str]:
+    """One row a network: the peer's rate, and how many times as fast residuum is, by itself and in fp32."""
+    rows = []
+    for name, (work, peer) in TRAINING.items():
+        if name in results:
+            rounds = results[name]["rounds"]
+            rates = medians(rounds, "images_per_second")
+            times = speeds(rounds, "peer", "images_per_second")
+            cells = (f"{work}; {peer}", rate(rates["peer"]), rate(rates["residuum"]), spread(times["residuum"]))
+            rows.append(row(*cells, spread(times["residuum in fp32"]), verdict(times["residuum"], GOALS[name])))
+    columns = ("Work; peer", "Peer, images/s", "residuum, images/s", "Times as fast", "In fp32", "Goal")
+    return under("Training, loader included", columns, rows)
+
+
+def loading(results: Results) -> list[str]:
+    """One row a loader: images per second, against the best of torchvision's, and memory."""
+    rows, notes = [], []
+    for name, work in LOADING.items():
+        if name not in results:
+            continue
+        record = results[name]
+        rates, best = medians(record["rounds"], "images_per_second"), best_peer(record)
+        times = speeds(record["rounds"], best, "images_per_second")
+        for arm in rates:
+            compared = "1" if arm == best else spread(times[arm])
+            goal = verdict(times[arm], GOALS[name]) if arm == "residuum" and name in GOALS else ""
+            cells = (f"{work}: {loader_name(arm)}", rate(rates[arm]), compared, goal)
+            rows.append(row(*cells, megabytes(record.get("memory", {}).get(arm, {}))))
+        if crops := record.get("crops_against_pillow"):
+            notes = ["", crops_sentence(crops)]
+    columns = ("Loader", "Images/s", "Times the best of torchvision's", "Goal", "Memory, MiB (processes)")
+    return [*under("Loading", columns, rows), *notes]
+
+
+def startup(results: Results) -> list[str]:
+    """One row a command: its seconds from the shell."""
+    if "startup" not in results:
+        return []
+    rounds = results["startup"]["rounds"]
+    seconds = {arm: band([figures[arm]["seconds"] for figures in rounds]) for arm in rounds[0]}
+    rows = []
+    for arm, figures in seconds.items():
+        is_help = arm.endswith("--help")
+        met = figures["median"] < HELP_GOAL
+        goal = f"under {HELP_GOAL}: {'met' if met else missed(figures['median'] - HELP_GOAL)}" if is_help else ""
+        rows.append(row(f"`{arm.replace('--help', '-h')}`", spread(figures), goal))
+    pair = [{arm: figures[arm] for arm in ("torchvision predict", "residuum predict")} for figures in rounds]
+    times = speeds(pair, "torchvision predict", "seconds")["residuum predict"]
+    told = f"One prediction from the shell is {spread(times)} times as fast as with the plain torchvision script."
+    return [*under("From the shell", ("Command", "Seconds", "Goal"), rows), "", told]
+
+
+def distribution(results: Results) -> list[str]:
+    """One row a way to start: images per second, and memory."""
+    if "distribution" not in results:
+        return []
+    record = results["distribution"]
+    rates = medians(record["rounds"], "images_per_second")
+    times = speeds(record["rounds"], "1 process", "images_per_second")
+    names = {"1 process": "1 process, 2 threads", "2 processes": "`torchrun`, 2 processes, 1 thread each"}
+    rows = [
+        row(
+            names[arm],
+            rate(rates[arm]),
+            spread(times[arm]) if arm in times else "1",
+            megabytes(record.get("memory", {}).get(arm, {})),
+        )
+        for arm in rates
+    ]
+    columns = ("ResNet-20, global batch 128", "Images/s", "Times as fast", "Memory, MiB (processes)")
+    return under("Two processes on the same two cores", columns, rows)
+
+
+def shortfalls(results: Results) -> list[str]:
+    """A line for each goal that was missed, and by how much."""
+    lines = []
+    for name, goal in GOALS.items():
+        if name in results:
+            rounds = results[name]["rounds"]
+            base = "peer" if name in TRAINING else best_peer(results[name])
+            reached = speeds(rounds, base, "images_per_second")["residuum"]["median"]
+            work = TRAINING[name][0] if name in TRAINING else f"loading {LOADING[name]}"
+            lines += [f"- {work}: {reached:.2f} times as fast, goal {goal}"] if reached < goal else []
+    if "startup" in results:
+        seconds = medians(results["startup"]["rounds"], "seconds")
+        slow = {arm: value for arm, value in seconds.items() if arm.endswith("--help") and value >= HELP_GOAL}
+        lines += [f"- `{arm.replace('--help', '-h')}`: {value:.2f} s, goal {HELP_GOAL}" for arm, value in slow.items()]
+    return ["### Goals missed", "", *lines] if lines else []
+
+
+def repeating(results: Results) -> list[str]:
+    """The command behind each table, and the machine and versions that it ran on."""
+    there = [name for name in MEASURED if name in results]
+    if not there:
+        return []
+    commands = [f"- {len(results[name]['rounds'])} rounds: `{results[name]['command']}`" for name in there]
+    machines = list(dict.fromkeys(machine(results[name]) for name in there))
+    return ["### To repeat it", "", *commands, "", *machines]
+
+
+TABLES: dict[str, Callable[[Results], list[str]]] = {
+    "training": training,
+    "loading": loading,
+    "startup": startup,
+    "distribution": distribution,
+    "shortfalls": shortfalls,
+    "repeating": repeating,
+}
+
+
+def best_peer(record: Figures) -> str:
+    """The arm of torchvision's that has the highest median rate."""
+    rates = medians(record["rounds"], "images_per_second")
+    return max((arm for arm in rates if arm.startswith("torchvision")), key=lambda arm: rates[arm])
+
+
+def loader_name(arm: str) -> str:
+    """ "torchvision, 2 processes" for the arm "torchvision, 2"."""
+    count = arm.removeprefix("torchvision, ")
+    return arm if count == arm else f"torchvision, {count} process{'es' if count != '1' else ''}"
+
+
+def crops_sentence(crops: Figures) -> str:
+    """How far the loader's crops are from Pillow's."""
+    count, most = crops["crops"], crops["largest_difference"]
+    level = f"{most} grey level{'s' if most != 1 else ''} of 255"
+    share = f"; {100 * crops['share_beyond_one']:.3f} % of the values by more than one" if most > 1 else ""
+    return f"Of {count:,} crops of the same boxes, those of residuum differ from Pillow's by at most {level}{share}."
+
+
+def machine(record: Figures) -> str:
+    """One sentence: processor, cores, threads, versions."""
+    hardware, versions = record["hardware"], record["versions"]
+    where = f"{hardware['processor']}, {hardware['cores']} cores, {hardware['threads']} threads"
+    software = ", ".join(f"{name} {versions[name]}" for name in ("torch", "torchvision", "pillow"))
+    return f"{where}, {hardware['instructions']}; Python {versions['python']}, {software}."
+
+
+def under(heading: str, columns: tuple[str, ...], rows: list[str]) -> list[str]:
+    """A table with its heading; nothing where it has no rows."""
+    if not rows:
+        return []
+    return [f"### {heading}", "", row(*columns), "|" + "---|" * len(columns), *rows]
+
+
+def row(*cells: str) -> str:
+    """A line of a Markdown table."""
+    return f"| {' | '.join(cells)} |".replace("  |", " |")
+
+
+def rate(value: float) -> str:
+    """Images per second to three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def spread(figures: Figures) -> str:
+    """The median, and the least and the most in brackets."""
+    return f"{figures['median']:.2f} ({figures['least']:.2f} to {figures['most']:.2f})"
+
+
+def verdict(times: Figures, goal: float) -> str:
+    """ "3.5: met", or by how much it is missed."""
+    return f"{goal}: {'met' if times['median'] >= goal else missed(goal - times['median'])}"
+
+
+def missed(amount: float) -> str:
+    """ "missed by 0.12"."""
+    return f"missed by {amount:.2f}"
+
+
+def megabytes(memory: Figures) -> str:
+    """PSS and the number of processes; nothing where it was not to be had."""
+    return f"{memory['pss_mib']:,.0f} ({memory['processes']})" if memory else ""
+
+
+def fill(page: str, results: Results) -> str:
+    """The page with its tables made anew. Raises SystemExit for a marker that names no table."""
+
+    def filled(found: re.Match[str]) -> str:
+        if found[2] not in TABLES:
+            raise SystemExit(f"the page asks for a table {found[2]!r}; there are {', '.join(TABLES)}")
+        lines = TABLES[found[2]](results)
+        return found[1] + ("\n" + "\n".join(lines) + "\n\n" if lines else "") + found[3]
+
+    return MARKED.sub(filled, page)
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """The records that the tables are made of, those there are."""
+    return {name: read_json(path) for name in MEASURED if (path := folder / f"{name}.json").exists()}
+
+
+def main() -> int:
+    """Write the page, or with `--check` say whether it is what it would be."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 where the page is stale")
+    options = parser.parse_args()
+    page = PAGE.read_text(encoding="utf-8")
+    filled = fill(page, read_results(RESULTS))
+    if options.check:
+        if filled != page:
+            print(f"{PAGE.name} is stale; run: python benchmarks/tables.py", file=sys.stderr)
+        return int(filled != page)
+    write_text(PAGE, filled)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
