@@ -41,7 +41,9 @@ def main() -> None:
     record = Record(options)
     with tempfile.TemporaryDirectory() as folder:
         commands = _small(options, Path(folder)) if options.small else _photographs(options, Path(folder))
-        arms: dict[str, Arm] = {name: _arm(command) for name, command in commands.items()}
+        # Where workers decode, a second thread of the main process would wait for a core, at work all the while.
+        threads = {} if options.small else {"OMP_NUM_THREADS": "1"}
+        arms: dict[str, Arm] = {name: _arm(command, **threads) for name, command in commands.items()}
         if not options.small:
             images = min(256, options.images)
             compare = [sys.executable, str(OWN), "compare", options.data, "-n", str(images)]
@@ -59,9 +61,9 @@ def main() -> None:
     )
 
 
-def _arm(command: Sequence[str]) -> Arm:
+def _arm(command: Sequence[str], **environment: str) -> Arm:
     def measured() -> Figures:
-        return with_rate(printed_json(command))
+        return with_rate(printed_json(command, **environment))
 
     return measured
 

@@ -29,6 +29,7 @@ from residuum.data.sources import DataSet
 from residuum.data.storage import LoaderSettings
 from residuum.distributed import world_from_environment
 from residuum.files import read_json
+from residuum.hardware import keep_freed_memory
 from residuum.randomness import uniform
 from residuum.training.train import train
 
@@ -94,6 +95,7 @@ def run_training(options: argparse.Namespace) -> Figures:
 
 def run_loading(options: argparse.Namespace) -> Figures:
     """Images and seconds of each pass over the data, normalised float batches taken and let go."""
+    keep_freed_memory()  # as training does
     photographs = options.kind == "file"
     preprocessing = Preprocessing(3, SIZE if photographs else 32, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     augmentation = PHOTOGRAPHS if photographs else CIFAR

@@ -115,8 +115,8 @@ class Preprocessing:
         """(N, C, S, S) uint8, or float32 in [0, 1], to float32, channels last: less the mean, over the deviation."""
         count, channels, height, width = images.shape
         rows = images.permute(0, 2, 3, 1).reshape(count, height, width * channels)  # long ones are soon worked through
-        unit = rows.float().div_(255) if images.dtype == torch.uint8 else rows
         mean, std = _constants(self, width, images.device)
+        unit = rows.float().div_(255) if images.dtype == torch.uint8 else rows
         centred = unit - mean
         normalised = centred if std is None else centred.div_(std)
         return normalised.view(count, height, width, channels).permute(0, 3, 1, 2)
