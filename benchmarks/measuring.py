@@ -26,12 +26,17 @@ _NOT_SETTINGS = ("out", "rounds")  # where the result goes, and how long to meas
 _SAME = ("settings", "versions", "hardware")
 
 
-def printed_json(command: Sequence[str], **environment: str) -> Figures:
-    """The JSON object in the last line that a process prints. Raises SystemExit with its complaint where it fails."""
+def printed_text(command: Sequence[str], **environment: str) -> str:
+    """What a process prints. Raises SystemExit with its complaint where it fails."""
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
     if done.returncode:
         raise SystemExit(f"{shlex.join(command)} ended with {done.returncode}:\n{done.stderr[-4000:]}")
-    figures: Figures = json.loads(done.stdout.splitlines()[-1])
+    return done.stdout
+
+
+def printed_json(command: Sequence[str], **environment: str) -> Figures:
+    """The JSON object in the last line that a process prints. Raises SystemExit as `printed_text`."""
+    figures: Figures = json.loads(printed_text(command, **environment).splitlines()[-1])
     return figures
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from measuring import Figures, printed_json, with_rate
 from PIL import Image, ImageOps
-from samples import open_sample
+from samples import HELD_OUT, open_sample
 
 import residuum.training.checkpoints as checkpoints
 from residuum.data.augmentations import Augmentation
@@ -26,7 +26,7 @@ from residuum.data.crops import RESIZED_CROP_NUMBERS, resized_crop_boxes
 from residuum.data.loaders import Loader, train_loader
 from residuum.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from residuum.data.sources import DataSet
-from residuum.data.storage import LoaderSettings
+from residuum.data.workers import LoaderSettings
 from residuum.distributed import world_from_environment
 from residuum.files import read_json
 from residuum.hardware import keep_freed_memory
@@ -77,7 +77,7 @@ def run_training(options: argparse.Namespace) -> Figures:
     stall = Stopwatch(checkpoints.CheckpointWriter, "write")
     writing = Stopwatch(checkpoints, "_write")
     result = train(
-        open_sample(options.data, options.images),
+        open_sample(options.data, options.images, options.held_out),
         recipe=options.recipe,
         model=options.model,
         out=options.folder,
@@ -86,6 +86,8 @@ def run_training(options: argparse.Namespace) -> Figures:
     return {
         "seconds_per_epoch": [epoch["seconds"] for epoch in result.metrics],
         "images": result.metrics[0]["images"],
+        "train_loss": [epoch["train_loss"] for epoch in result.metrics],
+        "test_accuracy": next(reversed(result.evaluations.values())).score,
         "precision": read_json(result.folder / "run.json")["hardware"]["precision"],
         "checkpoint_ms": {"training_waits": stall.median_ms, "writing_takes": writing.median_ms}
         if world_from_environment().is_main
@@ -160,6 +162,7 @@ def main() -> None:
     parser.add_argument("what", choices=("train", "load", "compare"))
     parser.add_argument("data")
     parser.add_argument("-n", "--images", type=int)
+    parser.add_argument("--held-out", type=int, default=HELD_OUT, help="images to evaluate on")
     parser.add_argument("-m", "--model")
     parser.add_argument("-R", "--recipe")
     parser.add_argument("--set", dest="changes", action="append", default=[])

@@ -40,6 +40,7 @@ NETS = {
     "cuda": "resnet20@32/128 resnet56@32/128 resnet110@32/128 resnet18@96/256 resnet18@224/256 resnet50@224/256",
 }
 RESULTS = Path(__file__).parent / "results"
+_GREATER = 0.02  # of a step
 COLUMNS = (
     "network",
     "input",
@@ -189,7 +190,7 @@ def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def kind_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Of each network measured on a CPU: (network, kind of operator, roofline in ms, measured in ms)."""
+    """Of each network measured on a CPU: (network, kind of operator, roofline in ms, measured in ms); the greater."""
     return [
         (
             f"{row['model']} {row['size']}x{row['size']}",
@@ -199,7 +200,7 @@ def kind_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
         )
         for row in result["networks"]
         for kind, seconds in row["seconds"].get("measured_by_kind", {}).items()
-        if kind in row["seconds"]["by_kind"]
+        if kind in row["seconds"]["by_kind"] and seconds >= _GREATER * row["seconds"]["measured"]
     ]
 
 

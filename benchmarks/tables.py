@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from measuring import Figures, band, medians, speeds
+from roofline import COLUMNS, kind_rows, machine_rows
+from roofline import rows as roofline_rows
 
 from residuum.files import read_json, write_text
 
@@ -32,7 +34,9 @@ TRAINING = {
 LOADING = {"loading": "photographs, 224x224", "loading-small": "CIFAR-10, 32x32"}
 GOALS = {"training-cifar": 2.5, "training-fashion-mnist": 3.0, "training-imagenet": 3.5, "loading": 2.5}
 HELP_GOAL = 0.3  # seconds
-MEASURED = (*TRAINING, *LOADING, "startup", "distribution")
+NINETY_GOAL = 10.0
+KIND_COLUMNS = ("Network", "Kind of layer", "Roofline, ms", "Measured, ms")
+MEASURED = (*TRAINING, *LOADING, "startup", "distribution", "ninety", "sameness", "roofline-cpu")
 
 
 def training(results: Results) -> list[str]:
@@ -108,6 +112,54 @@ def distribution(results: Results) -> list[str]:
     return under("Two processes on the same two cores", columns, rows)
 
 
+def ninety(results: Results) -> list[str]:
+    """The time to 90 % on CIFAR-10: a row for each seed of residuum's, and the script's."""
+    if "ninety" not in results:
+        return []
+    record = results["ninety"]
+    peer, times = record["peer"], record["times_as_soon"]
+    best = max(peer["test_accuracy"])
+    reached = f"{best:.2f} %" if record["peer_reached"] else f"not reached; best {best:.2f} %"
+    length = record["settings"]["peer_epochs"]
+    rows = [row(f"published script, {length} epochs planned", clock(record["peer_seconds"]), reached, "1", "")]
+    for figures, ratio in zip(record["rounds"], times["per_round"], strict=True):
+        own = figures["residuum"]
+        cells = (f"`quick`, seed {own['seed']}", clock(own["seconds"]), f"{own['test_accuracy']:.2f} %", f"{ratio:.2f}")
+        rows.append(row(*cells, verdict({"median": ratio}, NINETY_GOAL)))
+    return under("CIFAR-10 to 90 %", ("Run", "Time", "Test accuracy", "Times as soon", "Goal"), rows)
+
+
+def sameness(results: Results) -> list[str]:
+    """Accuracies with and without what makes training fast."""
+    if "sameness" not in results:
+        return []
+    record = results["sameness"]
+    rows = [
+        row(name, f"{figures['mean']:.2f} % ± {figures['standard_deviation']:.2f}")
+        for name, figures in record["test_accuracy"].items()
+    ]
+    apart, gap = record["first_epoch_loss_apart"], record["accuracy_difference"]
+    told = (
+        f"Difference of the accuracies, same seeds: {gap['mean']:+.2f} points (95 % interval {gap['low']:+.2f} to "
+        f"{gap['high']:+.2f}). Training loss of the first epoch, seed by seed: at most {100 * apart:.1f} % apart."
+    )
+    columns = (f"`quick` on CIFAR-10, {len(record['rounds'])} seeds", "Test accuracy")
+    return [*under("With and without", columns, rows), "", told]
+
+
+def bounds(results: Results) -> list[str]:
+    """The machine's peaks, each network's roofline beside its measured step, and the kinds of layer."""
+    if "roofline-cpu" not in results:
+        return []
+    record = results["roofline-cpu"]
+    tables = [
+        under("The machine", ("What", "Speed"), [row(*cells) for cells in machine_rows(record)]),
+        under("Roofline and measured step", COLUMNS, [row(*cells) for cells in roofline_rows(record)]),
+        under("By kind of layer", KIND_COLUMNS, [row(*cells) for cells in kind_rows(record)]),
+    ]
+    return [line for table in tables for line in [*table, ""]][:-1]
+
+
 def shortfalls(results: Results) -> list[str]:
     """A line for each goal that was missed, and by how much."""
     lines = []
@@ -118,6 +170,11 @@ def shortfalls(results: Results) -> list[str]:
             reached = speeds(rounds, base, "images_per_second")["residuum"]["median"]
             work = TRAINING[name][0] if name in TRAINING else f"loading {LOADING[name]}"
             lines += [f"- {work}: {reached:.2f} times as fast, goal {goal}"] if reached < goal else []
+    if "ninety" in results:
+        sooner = results["ninety"]["times_as_soon"]["median"]
+        lines += (
+            [f"- CIFAR-10 to 90 %: {sooner:.1f} times as soon, goal {NINETY_GOAL:.0f}"] if sooner < NINETY_GOAL else []
+        )
     if "startup" in results:
         seconds = medians(results["startup"]["rounds"], "seconds")
         slow = {arm: value for arm, value in seconds.items() if arm.endswith("--help") and value >= HELP_GOAL}
@@ -130,9 +187,14 @@ def repeating(results: Results) -> list[str]:
     there = [name for name in MEASURED if name in results]
     if not there:
         return []
-    commands = [f"- {len(results[name]['rounds'])} rounds: `{results[name]['command']}`" for name in there]
+    commands = [f"- {rounds_of(results[name])}`{results[name]['command']}`" for name in there]
     machines = list(dict.fromkeys(machine(results[name]) for name in there))
     return ["### To repeat it", "", *commands, "", *machines]
+
+
+def rounds_of(record: Figures) -> str:
+    """ "5 rounds: "; nothing for what is not measured in rounds."""
+    return f"{len(record['rounds'])} rounds: " if "rounds" in record else ""
 
 
 TABLES: dict[str, Callable[[Results], list[str]]] = {
@@ -140,7 +202,10 @@ TABLES: dict[str, Callable[[Results], list[str]]] = {
     "loading": loading,
     "startup": startup,
     "distribution": distribution,
+    "ninety": ninety,
     "shortfalls": shortfalls,
+    "sameness": sameness,
+    "bounds": bounds,
     "repeating": repeating,
 }
 
@@ -193,6 +258,12 @@ def rate(value: float) -> str:
 def spread(figures: Figures) -> str:
     """The median, and the least and the most in brackets."""
     return f"{figures['median']:.2f} ({figures['least']:.2f} to {figures['most']:.2f})"
+
+
+def clock(seconds: float) -> str:
+    """ "5 min 06 s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s"
 
 
 def verdict(times: Figures, goal: float) -> str:

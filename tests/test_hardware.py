@@ -60,3 +60,15 @@ def test_the_description_names_what_last_bits_depend_on() -> None:
     assert facts["threads"] == torch.get_num_threads()
     assert facts["instructions"]
     assert facts["processor"]
+
+
+def test_what_lies_on_the_device_is_not_pinned_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pin_memory(tensor: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("only memory of the CPU can be pinned")
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *_, **__: tensor)
+    tensor = torch.empty(3, device="meta")
+    assert upload(tensor, torch.device("cuda")) is tensor
+    with pytest.raises(AssertionError, match="only memory of the CPU"):
+        upload(torch.empty(3), torch.device("cuda"))

@@ -112,13 +112,13 @@ def tells_of_a_lost_peer(error: BaseException) -> bool:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[World]:
-    """Join the process group that the environment describes, and leave it at the end."""
+    """Make `device` the current one, join the process group that the environment describes, leave it at the end."""
     world = world_from_environment()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # graphs are recorded, and NCCL works, on the current one
     if world.size == 1:
         yield world
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     store, rank, size = next(rendezvous("env://"))
     # A place of its own: torchrun keeps one store for all its attempts, and in it the addresses of processes long dead.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)

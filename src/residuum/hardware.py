@@ -87,12 +87,12 @@ def keep_freed_memory() -> bool:
 
 
 def upload(values: NDArray[Any] | Tensor, device: torch.device) -> Tensor:
-    """A tensor on the CPU, or an array, as a tensor on `device`; a GPU takes it when it has come that far.
+    """A tensor, or an array, as a tensor on `device`; a GPU takes what is not there yet when it has come that far.
 
     Memory that is not pinned is copied while the process waits, and with it for all that the GPU was told before.
     """
     tensor = values if isinstance(values, Tensor) else torch.from_numpy(values)
-    if device.type == "cuda" and not tensor.is_pinned():
+    if tensor.device.type == "cpu" and device.type == "cuda" and not tensor.is_pinned():
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 

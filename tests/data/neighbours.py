@@ -22,12 +22,13 @@ import residuum.data.storage as storage
 from residuum.data.augmentations import Augmentation
 from residuum.data.preprocessing import Preprocessing
 from residuum.data.splits import ArraySplit, FileSplit, NumberedNames, PackedNames
+from residuum.data.workers import LoaderSettings
 from residuum.distributed import World, process_group
 
 COUNT = 23
 BAD = (2, 7, 21)  # in requests of 4, read by both processes
 CROPS = Augmentation(random_resized_crop=(0.3, 1.0))
-SETTINGS = storage.LoaderSettings(seed=3)
+SETTINGS = LoaderSettings(seed=3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +92,7 @@ def scenes(folder: Path, world: World) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "one has no room at all", opened(array(), CROPS, world, kind="memory")
     with patch.object(sharing, "_create", lambda size, stack: ("/proc/0/fd/0", 0)):
         yield "unreachable", opened(array(), CROPS, world)
+        yield "unreachable in memory", opened(array(), CROPS, world, kind="memory")
 
 
 def one_memory(world: World) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from residuum.data.augmentations import Augmentation
 from residuum.data.loaders import evaluation_loader, train_loader
 from residuum.data.preprocessing import Preprocessing, statistics
 from residuum.data.splits import ArraySplit, FileSplit, NumberedNames, PackedNames
-from residuum.data.storage import LoaderSettings, WorkerDiedError, open_images
+from residuum.data.storage import open_images
+from residuum.data.workers import LoaderSettings, WorkerDiedError
 from residuum.distributed import World
 from residuum.errors import UserError
 

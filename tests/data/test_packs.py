@@ -27,7 +27,7 @@ from residuum.data.packs import open_pack
 from residuum.data.preprocessing import Preprocessing
 from residuum.data.sources import open_data
 from residuum.data.splits import Split
-from residuum.data.storage import LoaderSettings
+from residuum.data.workers import LoaderSettings
 from residuum.errors import UserError
 
 MakeFolder = Callable[..., Path]
@@ -495,7 +495,7 @@ ATTACKS: dict[str, tuple[Change, str]] = {
     "emptied": (cut("train.safetensors", 0), "0 bytes instead of"),
     "gone": (lambda pack: (pack / "train.safetensors").unlink(), "no such file"),
     "pipe": (replaced_by_pipe, "no such file"),
-    "sparse": (sparse, "an index of more than 4 GiB"),
+    "sparse": (sparse, "an index too large for its images"),
     "header length": (header_bytes(0, b"\xff" * 8), "its header is not what"),
     "header": (header_bytes(30, b"}"), "its header is not what"),
     "first offset": (indexed("offsets", 0, 1), "its images overlap"),

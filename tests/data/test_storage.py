@@ -11,8 +11,8 @@ from test_loaders import AUGMENTATIONS, BAD, COUNT, PREPROCESSING, file_split, l
 
 import residuum.data.storage as storage
 from residuum.data.splits import ArraySplit, NumberedNames
-from residuum.data.storage import LoaderSettings, Request, Views, open_images
-from residuum.data.workers import READ_AHEAD
+from residuum.data.storage import Request, Views, open_images
+from residuum.data.workers import READ_AHEAD, LoaderSettings
 from residuum.errors import UserError
 
 SETTINGS = LoaderSettings(kind="file", seed=5)

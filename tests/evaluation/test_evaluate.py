@@ -19,7 +19,7 @@ from torch import nn
 from residuum.data.loaders import evaluation_loader
 from residuum.data.preprocessing import Preprocessing
 from residuum.data.splits import ArraySplit, FileSplit, NumberedNames, PackedNames
-from residuum.data.storage import LoaderSettings
+from residuum.data.workers import LoaderSettings
 from residuum.distributed import World
 from residuum.errors import UserError
 from residuum.evaluation.evaluate import Evaluation, Predict, evaluate, predictor

@@ -19,7 +19,7 @@ from torch import nn
 from residuum.data.loaders import evaluation_loader
 from residuum.data.preprocessing import Preprocessing
 from residuum.data.splits import FileSplit, PackedNames
-from residuum.data.storage import LoaderSettings
+from residuum.data.workers import LoaderSettings
 from residuum.errors import UserError
 from residuum.evaluation.evaluate import predictor
 from residuum.inference import predict as module

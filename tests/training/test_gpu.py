@@ -38,6 +38,7 @@ CONFIGURATIONS = {
         "accumulate=2",
         "clip_norm=1",
     ],
+    "resnet9-accumulate": ["model.name=resnet9_16", "accumulate=2", "batch_size=64"],
     "gated-recompute": ["model.name=resnet20", "model.shortcut=gated", "recompute_bn=true"],
 }
 
@@ -103,20 +104,34 @@ def test_a_full_gpu_is_told_with_what_to_do(digits: DataSet, tmp_path: Path) -> 
     torch.cuda.set_per_process_memory_fraction(0.002)
     settings = ["epochs=1", "device=cuda", "data.size=224", "batch_size=256"]
     try:
-        with pytest.raises(ValueError, match="memory ran out with 256 images at once; set accumulate=2"):
+        with pytest.raises(ValueError, match=r"memory ran out with 256 images .* --set accumulate=2"):
             train(digits, model="resnet18", out=tmp_path, overrides=settings)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def test_an_update_as_a_graph_gives_the_same_bytes_as_one_kernel_at_a_time(digits: DataSet, tmp_path: Path) -> None:
-    arms = {capture: [*overrides("resnet20-bf16"), f"capture={capture}"] for capture in ("true", "false")}
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_an_update_as_a_graph_gives_the_same_bytes_as_one_kernel_at_a_time(
+    digits: DataSet, tmp_path: Path, name: str
+) -> None:
+    arms = {capture: [*overrides(name), f"capture={capture}"] for capture in ("true", "false")}
     results = {capture: train(digits, out=tmp_path / capture, overrides=arm) for capture, arm in arms.items()}
     assert bytes_of(results["true"]) == bytes_of(results["false"])
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_graph_is_recorded_on_the_gpu_that_was_named(digits: DataSet, tmp_path: Path) -> None:
+    settings = [*overrides("resnet20-bf16"), "device=cuda:1"]
+    first = train(digits, out=tmp_path / "0", overrides=overrides("resnet20-bf16"))
+    assert bytes_of(train(digits, out=tmp_path / "1", overrides=settings)) == bytes_of(first)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["accumulate=2", "ema=0.9", "data.augmentation.mixup=0.2", "data.augmentation.random_erasing=0.5", "capture=false"],
+)
 def test_the_loop_waits_for_nothing_but_the_reading_of_results(
-    digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
     """With synchronising calls made errors from the sixth update on; what settles an account may wait."""
     true_step, true_settle = loop.train_step, loop.settle
@@ -133,7 +148,7 @@ def test_the_loop_waits_for_nothing_but_the_reading_of_results(
     monkeypatch.setattr(loop, "train_step", step)
     monkeypatch.setattr(loop, "settle", settle)
     monkeypatch.setattr(loop, "leave_if_asked", lambda job, stop: None)
-    settings = ["epochs=1", "device=cuda", "data.size=16", "data.augmentation.pad_and_crop=2"]
+    settings = ["epochs=1", "device=cuda", "data.size=16", "data.augmentation.pad_and_crop=2", setting]
     train(digits, model="resnet8", out=tmp_path, overrides=settings)
 
 

@@ -45,11 +45,14 @@ def pack(
     from residuum.report.terminal import print_json
     from residuum.training.progress import Reporter
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job, too, takes away what it had half written
     started = time.monotonic()
-    source = open_source(data, root=root, val_fraction=val_fraction, split_seed=split_seed)
     reporter = Reporter(Console(stderr=True))
-    written = write_pack(source, out, shorter_side=shorter_side, workers=workers, watch=reporter.reading)
+    before = signal.signal(signal.SIGTERM, _leave)  # a stopped job, too, takes away what it had half written
+    try:
+        source = open_source(data, root=root, val_fraction=val_fraction, split_seed=split_seed)
+        written = write_pack(source, out, shorter_side=shorter_side, workers=workers, watch=reporter.reading)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     record = _record(written, out, time.monotonic() - started)
     print_notes(written.notes)
     print_first("left out", [f"{name}: {reason}" for name, reason in record["bad"]], record["left_out"])
@@ -57,6 +60,10 @@ def pack(
         print_json(record)
     else:
         _print(written, record)
+
+
+def _leave(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)  # as shells have it
 
 
 def _record(pack: "Pack", out: Path, seconds: float) -> dict[str, Any]:

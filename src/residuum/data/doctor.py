@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from residuum.data.decoding import GREY_MODES, BadImage
 from residuum.data.sources.dataset import DataSet
 from residuum.data.splits import Split
-from residuum.data.storage import LoaderSettings, Pool
+from residuum.data.workers import LoaderSettings, Pool
 from residuum.errors import counted, listed
 from residuum.hardware import default_workers
 from residuum.records import Cell, Table

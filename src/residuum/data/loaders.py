@@ -12,16 +12,8 @@ from residuum.data.augmentations import Augmentation, Augmenter
 from residuum.data.decoding import BadImage
 from residuum.data.preprocessing import ChannelStatistics, Preprocessing
 from residuum.data.splits import Indices, Split
-from residuum.data.storage import (
-    FileImages,
-    Images,
-    Kind,
-    LoaderSettings,
-    MemoryImages,
-    Request,
-    Views,
-    open_images,
-)
+from residuum.data.storage import FileImages, Images, Kind, MemoryImages, Request, Views, open_images
+from residuum.data.workers import LoaderSettings
 from residuum.errors import UserError
 from residuum.hardware import upload
 from residuum.randomness import permutation
@@ -65,13 +57,14 @@ class Loader:
         images: Images,
         order: Order,
         length: int,
+        batch_size: int,
         preprocessing: Preprocessing,
         device: torch.device,
         augment: Augmenter | None = None,
     ) -> None:
         self._images, self._order, self._length = images, order, length
         self._preprocessing, self._device, self._augment = preprocessing, device, augment
-        self._at_once = _batches_at_once(images, length, preprocessing, device)
+        self._at_once = _batches_at_once(images, batch_size, preprocessing, device)
         labels = torch.from_numpy(np.ascontiguousarray(images.split.labels))
         self._labels = labels.long() if labels.ndim == 1 else labels.float()
 
@@ -124,7 +117,7 @@ class Loader:
         return Batch(images, labels, indices, tuple(bad.values()), np.array(list(bad), dtype=np.int64))
 
 
-def _batches_at_once(images: Images, length: int, preprocessing: Preprocessing, device: torch.device) -> int:
+def _batches_at_once(images: Images, batch_size: int, preprocessing: Preprocessing, device: torch.device) -> int:
     """How many batches are prepared together.
 
     What is done to each image alone does not depend on that. An accelerator takes as long to be told what to do with
@@ -133,7 +126,7 @@ def _batches_at_once(images: Images, length: int, preprocessing: Preprocessing, 
     if device.type == "cpu" or images.kind == "file":
         return 1
     image = 4 * preprocessing.channels * preprocessing.size**2
-    return max(1, _PREPARED_BYTES * length // (image * max(1, len(images.split))))
+    return max(1, _PREPARED_BYTES // (image * batch_size))
 
 
 def _split(prepared: _Prepared, group: Sequence[Indices]) -> Iterator[_Prepared]:
@@ -172,7 +165,7 @@ def train_loader(
         raise UserError("lighting shifts colours, and these images are grey; set lighting to 0")
     order, length = _training_order(len(images.split), batch_size, settings)
     augment = Augmenter(augmentation, preprocessing, settings.seed, classes, colours)
-    return Loader(images, order, length, preprocessing, settings.device, augment)
+    return Loader(images, order, length, batch_size, preprocessing, settings.device, augment)
 
 
 def evaluation_loader(
@@ -187,7 +180,7 @@ def evaluation_loader(
     images = _images(source, preprocessing, Augmentation(), settings)
     mine = np.arange(settings.world.rank, len(images.split), settings.world.size)
     batches = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
-    return Loader(images, lambda epoch: batches, len(batches), preprocessing, settings.device)
+    return Loader(images, lambda epoch: batches, len(batches), batch_size, preprocessing, settings.device)
 
 
 def _images(

@@ -1,6 +1,5 @@
 """One split of a pack: worker processes read the headers, then decode, and what they decode is written as it comes."""
 
-import hashlib
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,9 +13,19 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from residuum.data.decoding import GREY_MODES, BadImage, ImageFacts
-from residuum.data.packed_split import DIGEST_BYTES, HEADER_BYTES, Arrays, Counts, PackedSplit, header, layout, map_file
+from residuum.data.packed_split import (
+    DIGEST_BYTES,
+    HEADER_BYTES,
+    Arrays,
+    Counts,
+    PackedSplit,
+    digest,
+    header,
+    layout,
+    map_file,
+)
 from residuum.data.splits import Labels, Split
-from residuum.data.storage import LoaderSettings, Pool, Progress
+from residuum.data.workers import LoaderSettings, Pool, Progress
 
 # The filter and the rounding of the view that evaluation takes: where it resizes to the same side, a pack gives it
 # the same bytes. For random crops, too, no filter of Pillow's comes nearer to those of the original.
@@ -180,14 +189,8 @@ class _Decoder(Dataset[_Decoded]):
                 bad[index] = error.reason
         pixels = np.concatenate([np.empty(0, np.uint8), *(image.ravel() for image in images)])
         sizes = np.array([image.shape[:2] for image in images], np.int32).reshape(-1, 2)
-        digests = np.frombuffer(b"".join(map(_digest, images)), np.uint8).reshape(-1, DIGEST_BYTES)
+        digests = np.frombuffer(b"".join(map(digest, images)), np.uint8).reshape(-1, DIGEST_BYTES)
         return _Decoded(torch.from_numpy(pixels), readable, sizes, digests, bad)
-
-
-def _digest(image: NDArray[np.uint8]) -> bytes:
-    digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=DIGEST_BYTES)
-    digest.update(image.tobytes())
-    return digest.digest()
 
 
 def reduced(image: NDArray[np.uint8], shorter_side: int | None) -> NDArray[np.uint8]:

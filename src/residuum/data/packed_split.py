@@ -4,6 +4,7 @@ The file is a `.safetensors`, which any reader of that format opens. Where every
 counts: the header is not parsed but compared with the one that is due.
 """
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -141,7 +142,11 @@ class PackedSplit:
         return ImageFacts(width, height, mode)
 
     def content(self, index: int) -> bytes:
+        """The bytes of an image and its size. Raises BadImage where they are not those that were packed."""
+        height, width = self.arrays["sizes"][index].tolist()
         pixels = self._pixels(index)
+        if digest(pixels.reshape(height, width, self.counts.channels)) != self.signature(index):
+            raise BadImage(self.names[index], "its pixels are not those that were packed")
         return self.arrays["sizes"][index].tobytes() + pixels.tobytes()
 
     def signature(self, index: int) -> bytes:
@@ -164,6 +169,13 @@ class PackedSplit:
             return BadImage(self.names[index], "a damaged header")
         reasons = _MappedNames(self.arrays["reason_ends"], self.arrays["reasons"])
         return BadImage(self.names[index], printable(reasons[place], longest=None))
+
+
+def digest(image: NDArray[np.uint8]) -> bytes:
+    """DIGEST_BYTES that tell an (H, W, C) image from any other."""
+    found = hashlib.blake2b(repr(image.shape).encode(), digest_size=DIGEST_BYTES)
+    found.update(image.tobytes())
+    return found.digest()
 
 
 class _MappedNames(Names):
@@ -198,8 +210,8 @@ def map_file(file: Path, counts: Counts) -> Arrays:
     expected, actual = file_bytes(counts), file.stat().st_size
     if actual != expected:
         raise damaged(file, f"{actual:,} bytes instead of {printable(f'{expected:,}')}")
-    if expected - counts.pixel_bytes > _LARGEST_INDEX:
-        raise damaged(file, "an index of more than 4 GiB")
+    if counts.images > counts.pixel_bytes + counts.left_out or expected - counts.pixel_bytes > _LARGEST_INDEX:
+        raise damaged(file, "an index too large for its images")
     whole = np.asarray(np.memmap(file, np.uint8, mode="r", shape=(expected,)))
     if whole[:HEADER_BYTES].tobytes() != header(counts):
         raise damaged(file, "its header is not what pack.json describes")

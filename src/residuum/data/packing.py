@@ -15,7 +15,7 @@ from residuum.data.packs import MANIFEST, Pack, file_name, holds_only_a_pack, ma
 from residuum.data.sources import read_data
 from residuum.data.sources.assembly import UNDIVIDED, Reading, assemble
 from residuum.data.splits import Labels, Split
-from residuum.data.storage import LoaderSettings, Progress
+from residuum.data.workers import LoaderSettings, Progress
 from residuum.errors import NO_ROOM, UserError, in_words
 from residuum.files import whole_folder, write_json
 from residuum.hardware import default_workers

@@ -72,7 +72,7 @@ def bad_images(split: PackedSplit) -> list[tuple[str, str]]:
 
 def is_pack(folder: Path) -> bool:
     """Whether a folder says that it is a pack; whether it is sound, opening it will tell."""
-    return (folder / MANIFEST).is_file()
+    return (folder / MANIFEST).is_file() and any((folder / file_name(split)).exists() for split in SPLITS)
 
 
 def file_name(split: str) -> str:

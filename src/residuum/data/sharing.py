@@ -17,6 +17,14 @@ from residuum.errors import RefusedByMainError, UserError, in_words
 T = TypeVar("T")
 
 
+class CannotShareError(UserError):
+    """The processes are on one machine and yet cannot reach each other's memory."""
+
+
+_NO_MEMORY = (MixedSizesError, CannotShareError)
+"""What leaves the images in their files where nobody has asked for memory."""
+
+
 def neighbours(world: World) -> World:
     """The processes that can share memory: `world` where all of it is on this machine (torchrun tells), else one."""
     is_local = os.environ.get("LOCAL_WORLD_SIZE") == str(world.size)
@@ -31,22 +39,23 @@ def refusal(world: World, message: str) -> UserError:
 def together(world: World, make: Callable[[], T]) -> list[T]:
     """What `make` returns in each process, in the order of ranks, in every process; none goes on before all are here.
 
-    Where it raises in any of them, all raise: the first one's MixedSizesError as such, anything else as a UserError
+    Where it raises in any of them, all raise: a refusal of memory as such, anything else as a UserError
     (but a process raises what no user caused, a mistake of our own, as it is).
     """
     if world.size == 1:
         return [make()]
     answer, own = _tried(make)
     answers = world.gather((answer, own and _for_others(own, world.rank)))
-    failure = next((told for _, told in answers if told is not None), None)
+    told = [failure for _, failure in answers if failure is not None]
+    failure = next((one for one in told if not isinstance(one, _NO_MEMORY)), next(iter(told), None))
     if failure is None:
-        return [told for told, _ in answers]  # type: ignore[misc]
+        return [result for result, _ in answers]  # type: ignore[misc]
     try:
         if own is not None and not isinstance(own, (MixedSizesError, UserError)):
             raise own
-        raise failure if isinstance(failure, MixedSizesError) or world.is_main else refusal(world, str(failure))
+        raise failure if isinstance(failure, _NO_MEMORY) or world.is_main else refusal(world, str(failure))
     finally:
-        del own, failure, answers  # else this frame and the error would keep each other, and all that `make` used
+        del own, told, failure, answers  # else this frame and the error would keep each other, and all that `make` used
 
 
 def _tried(make: Callable[[], T]) -> tuple[T | None, Exception | None]:
@@ -59,7 +68,7 @@ def _tried(make: Callable[[], T]) -> tuple[T | None, Exception | None]:
 def _for_others(error: Exception, rank: int) -> Exception:
     if isinstance(error, (MixedSizesError, UserError)):
         return error
-    return UserError(f"process {rank} has failed ({type(error).__name__}: {error})")
+    return UserError(f"process {rank} has failed ({type(error).__name__}: {error}); mend that, and start again")
 
 
 def shared_zeros(world: World, shape: tuple[int, ...]) -> Tensor:
@@ -91,9 +100,10 @@ def _map(path: str, inode: int, size: int) -> mmap.mmap:
     try:
         descriptor = os.open(path, os.O_RDWR)
     except OSError as error:
-        raise UserError(f"the processes cannot share memory ({in_words(error)}); use the file loader") from error
+        raise CannotShareError(f"the processes cannot share memory ({in_words(error)}); use the file loader") from error
     with ExitStack() as stack:
         stack.callback(os.close, descriptor)
         if os.fstat(descriptor).st_ino != inode:
-            raise UserError("the processes cannot share memory (they are in different containers); use the file loader")
+            told = "the processes cannot share memory (they are in different containers); use the file loader"
+            raise CannotShareError(told)
         return mmap.mmap(descriptor, size)

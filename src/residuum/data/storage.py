@@ -1,7 +1,7 @@
 """Where a split's images wait: in memory as one uint8 tensor, or in their files, read by workers."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,32 +14,15 @@ from torch.utils.data import Dataset
 from residuum.data.augmentations import Augmentation
 from residuum.data.decoding import BadImage
 from residuum.data.preprocessing import Preprocessing
-from residuum.data.sharing import neighbours, refusal, shared_zeros, together
+from residuum.data.sharing import CannotShareError, neighbours, refusal, shared_zeros, together
 from residuum.data.splits import Indices, Split
 from residuum.data.views import CentreView, MixedSizesError, RandomView, View, WholeView
-from residuum.data.workers import READ_AHEAD, LoaderSettings, Pool, WorkerDiedError
+from residuum.data.workers import READ_AHEAD, LoaderSettings, Pool, Progress
 from residuum.distributed import World
 from residuum.errors import UserError
 from residuum.hardware import upload
 
-__all__ = [
-    "FileImages",
-    "Images",
-    "Kind",
-    "LoaderSettings",
-    "MemoryImages",
-    "Pool",
-    "Progress",
-    "Request",
-    "Views",
-    "WorkerDiedError",
-    "open_images",
-]
-
 Kind = Literal["memory", "file"]
-Progress = Callable[[int, int], None]
-"""Called with the number of images read so far and the number of all."""
-
 _MOST_BYTES = 4 * 2**30
 _READ_AT_ONCE = 128
 _DECODED_BYTES = 2**23  # fit a processor's cache, and are some ten photographs of a data set's usual size
@@ -273,6 +256,9 @@ def open_images(
         if settings.kind == "memory":
             message = "the images differ in size, so random crops cannot be taken in memory; use the file loader"
             raise refusal(peers, message) from None
+    except CannotShareError:
+        if settings.kind == "memory":
+            raise
     return FileImages(split, preprocessing, view, settings)
 
 

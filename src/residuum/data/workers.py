@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
@@ -17,6 +17,9 @@ from residuum.hardware import keep_freed_memory
 
 READ_AHEAD = 2
 """Requests a worker that are answered before they are asked for."""
+
+Progress = Callable[[int, int], None]
+"""Called with the number of images read so far and the number of all."""
 
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")

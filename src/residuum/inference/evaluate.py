@@ -2,7 +2,7 @@
 
 from residuum.data.loaders import evaluation_loader
 from residuum.data.sources import DataSet
-from residuum.data.storage import LoaderSettings
+from residuum.data.workers import LoaderSettings
 from residuum.distributed import process_group, world_from_environment
 from residuum.errors import UserError
 from residuum.evaluation.evaluate import Evaluation, predictor

@@ -1,6 +1,7 @@
 """Page 2019, "How to Train Your ResNet" (myrtle.ai): the nine-layer network of the fast CIFAR-10 trainings."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from residuum.models.trunk import initialise
@@ -48,11 +49,10 @@ class ResNet9(nn.Module):
         self.layer1 = nn.Sequential(Convolved(width, 2 * width), nn.MaxPool2d(2), Residual(2 * width))
         self.layer2 = nn.Sequential(Convolved(2 * width, 4 * width), nn.MaxPool2d(2))
         self.layer3 = nn.Sequential(Convolved(4 * width, 8 * width), nn.MaxPool2d(2), Residual(8 * width))
-        self.maxpool = nn.AdaptiveMaxPool2d(1)
         self.fc = nn.Linear(8 * width, num_classes, bias=False)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
-        return self.fc(torch.flatten(self.maxpool(x), 1)) * _LOGIT_SCALE
+        return self.fc(torch.flatten(F.max_pool2d(x, x.shape[-2:]), 1)) * _LOGIT_SCALE

@@ -32,9 +32,9 @@ class WeightAverage:
         averaged = [(average, source) for average, source in pairs if average.is_floating_point()]
         lerp = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         lerp([average for average, _ in averaged], [source for _, source in averaged], self.updates)
-        for average, source in pairs:
-            if not average.is_floating_point():
-                average.copy_(source)
+        counters = [(average, source) for average, source in pairs if not average.is_floating_point()]
+        if counters:
+            torch._foreach_copy_([average for average, _ in counters], [source for _, source in counters])
 
     def state_dict(self) -> dict[str, Any]:
         """The count of updates and the averaged network's own state dict."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from residuum.data.storage import WorkerDiedError
+from residuum.data.workers import WorkerDiedError
 from residuum.distributed import World, tells_of_a_lost_peer
 from residuum.errors import NO_ROOM, RefusedByMainError, UserError, in_words, listed, tells_of_no_memory
 from residuum.training.checkpoints import SaveError
@@ -45,6 +45,8 @@ def explained(error: BaseException, run: Run, folder: RunFolder, world: World) -
         line = str(error)
     elif "does not have a deterministic implementation" in str(error):
         return UserError(f"{run.model.name} cannot be computed repeatably ({error}); leave out --deterministic")
+    elif run.capture and "captur" in str(error):
+        return UserError(f"{run.model.name} cannot be recorded as a CUDA graph ({error}); add --set capture=false")
     elif tells_of_no_memory(error):
         line = (
             f"memory ran out with {run.batch_size // run.accumulate} images at once; "

@@ -59,9 +59,9 @@ class Position:
 class Job:
     """Everything one training run works with.
 
-    `evaluate` scores a network on the split that training watches. It may raise Interrupted. `unseen` is there where
-    updates are made without waiting for them; `captures` says whether they become a CUDA graph, and `captured` is what
-    makes them, once there was one.
+    `evaluate` scores a network on the split that training watches. It may raise Interrupted. `draws`: whether the
+    network draws random numbers. `unseen` is there where updates are made without waiting for them; `captures` says
+    whether they become a CUDA graph, and `captured` is what makes them, once there was one.
     """
 
     run: Run
@@ -81,6 +81,7 @@ class Job:
     single_label: bool
     world: World
     average: WeightAverage | None = None
+    draws: bool = True
     unseen: Unseen | None = None
     captures: bool = False
     captured: Update | None = None

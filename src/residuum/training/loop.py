@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any
 
 from residuum.data.loaders import Batch
-from residuum.data.storage import WorkerDiedError
+from residuum.data.workers import WorkerDiedError
 from residuum.errors import UserError
 from residuum.training.checkpoints import DamagedCheckpointError, load_checkpoint
 from residuum.training.interruption import StopRequest

@@ -20,7 +20,8 @@ from residuum.data.preprocessing import (
 )
 from residuum.data.sources import DataSet
 from residuum.data.splits import Split
-from residuum.data.storage import LoaderSettings, open_images
+from residuum.data.storage import open_images
+from residuum.data.workers import LoaderSettings
 from residuum.distributed import World
 from residuum.errors import UserError
 from residuum.hardware import default_workers

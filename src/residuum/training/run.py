@@ -181,7 +181,8 @@ class Run:
     none. `clip_norm`: largest gradient norm, 0 for no clipping. `early_stopping`: epochs without improvement
     before the run stops, 0 for never. `evaluate_every` counts epochs. `sync_bn` normalises over the batches of
     all processes together. `deterministic` lets a GPU compute by repeatable kernels alone. `capture` lets it make
-    each update as one CUDA graph, where the optimiser is of the SGD kind. `checkpoint_every`,
+    each update as one CUDA graph, which keeps memory of its own, where the optimiser is of the SGD kind and the network
+    ours. `checkpoint_every`,
     "500 steps" or "10 minutes", comes beside the checkpoint after each epoch; `keep_checkpoints` are kept.
     `on_nan`: "stop", or "rollback" to the epoch's start and on with half the learning rate.
     """

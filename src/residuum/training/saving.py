@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from residuum.data.storage import WorkerDiedError
+from residuum.data.workers import WorkerDiedError
 from residuum.evaluation.evaluate import Evaluation
 from residuum.training.interruption import Interrupted, StopRequest
 from residuum.training.job import Job

@@ -32,6 +32,7 @@ from residuum.hardware import (
     kernel_choice,
     versions,
 )
+from residuum.models.catalogue import is_foreign
 from residuum.training.bn_statistics import recompute_bn
 from residuum.training.captured import can_be_captured
 from residuum.training.checkpoints import CheckpointWriter, list_checkpoints
@@ -293,8 +294,9 @@ def _job(context: _Context, data: PreparedData, network: nn.Module, checkpoints:
         single_label=not context.dataset.multi_label,
         world=world,
         average=WeightAverage(network, run.ema) if run.ema else None,
+        draws=is_foreign(run.model.name) or run.model.drop_path > 0,
         unseen=Unseen(optimizer, context.device) if is_unseen else None,
-        captures=is_unseen and run.capture and can_be_captured(optimizer),
+        captures=is_unseen and run.capture and can_be_captured(optimizer) and not is_foreign(run.model.name),
     )
 
 
@@ -323,10 +325,8 @@ def _introduce(context: _Context, data: PreparedData, job: Job) -> None:
 def _means_of_speed(context: _Context, job: Job) -> list[str]:
     """What was chosen to make this run fast on this machine, in words."""
     fused = any(group.get("fused") for group in job.optimizer.param_groups)
-    has_layout = any(
-        parameter.ndim == 4 and parameter.is_contiguous(memory_format=torch.channels_last)
-        for parameter in job.network.parameters()
-    )
+    kernels = [parameter for parameter in job.network.parameters() if parameter.ndim == 4]
+    has_layout = all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
     chosen = {
         "bf16 autocast": context.dtype is torch.bfloat16,
         "channels-last": has_layout,

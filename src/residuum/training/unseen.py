@@ -31,11 +31,12 @@ class Unseen:
 
     From the first loss or gradient on that is not finite the optimiser, which is told so on the device, changes
     nothing more: whoever reads finds the weights as they were before that update.
-    batches: the sample indices of each update.
+    Running statistics of normalisation have taken in that batch and those after it; they come back with a checkpoint.
+    batches: the number of each update and its sample indices.
     """
 
     def __init__(self, optimizer: Optimizer, device: torch.device) -> None:
-        self.batches: list[Indices] = []
+        self.batches: list[tuple[int, Indices]] = []
         self._sums = torch.zeros(4, dtype=torch.float64, device=device)
         self._last = torch.zeros(2, dtype=torch.float64, device=device)
         self._failed = torch.zeros((), device=device)

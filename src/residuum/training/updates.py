@@ -68,13 +68,14 @@ def _unseen_update(job: Job, batch: Batch) -> None:
 
         job.captured = CapturedUpdate(make, job.optimizer) if job.captures else make
     _seed(job)
-    unseen.batches.append(batch.indices)
+    unseen.batches.append((job.position.step, batch.indices))
     job.captured(batch.images, batch.labels)
 
 
 def _seed(job: Job) -> None:
     """What is random inside the network is a function of (seed, process, update)."""
-    torch.manual_seed(derived_seed(job.run.seed, f"network/{job.world.rank}", job.position.step))
+    if job.draws:
+        torch.manual_seed(derived_seed(job.run.seed, f"network/{job.world.rank}", job.position.step))
 
 
 def settle(job: Job) -> None:
@@ -88,9 +89,10 @@ def settle(job: Job) -> None:
     job.position.add(outcome.loss_sum, outcome.correct, outcome.images)
     batches = job.unseen.batches.copy()
     job.unseen.batches.clear()
+    assert outcome.failed or outcome.made == len(batches), f"{outcome.made} of {len(batches)} updates were made"
     if outcome.failed:
-        job.position.step -= len(batches) - outcome.made
-        check_finite(job, outcome.loss, outcome.norm, batches[outcome.made])
+        job.position.step, indices = batches[outcome.made]
+        check_finite(job, outcome.loss, outcome.norm, indices)
 
 
 def gradients(job: Job, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,8 +151,8 @@ def _share_of_mean(job: Job, images: int) -> Tensor | int:
 
 def _pieces(job: Job, images: int) -> int:
     """How many micro-batches: as many in every process, since each of them sums gradients over all."""
-    if job.run.accumulate == 1:
-        return 1
+    if job.run.accumulate == 1 or job.world.size == 1:
+        return min(job.run.accumulate, images)
     fewest = -int(job.world.max(torch.tensor(-images, device=job.device)))
     return min(job.run.accumulate, fewest)
 
