@@ -59,6 +59,7 @@ from residuum.training.resuming import recorded_run, restore
 from residuum.training.run import Run
 from residuum.training.run_folder import RunFolder, free_run_folder
 from residuum.training.schedules import build_schedule
+from residuum.training.speed import means_of_speed
 from residuum.training.sync_bn import synchronise_bn
 from residuum.training.unseen import Unseen, can_be_unseen
 from residuum.training.updates import MOST_NAMED
@@ -318,25 +319,8 @@ def _introduce(context: _Context, data: PreparedData, job: Job) -> None:
     line(f"model: {run.model.name}, {parameters:,} parameters, input {size}")
     steps = f"{job.epochs} epochs, {job.total_steps:,} updates of {run.batch_size} images"
     line(f"recipe: {run.recipe}: {steps} on {context.world.size} x {context.device} in {context.precision}")
-    line(f"speed: {', '.join(_means_of_speed(context, job))}")
+    line(f"speed: {', '.join(means_of_speed(job))}")
     line(f"run: {context.folder.path}")
-
-
-def _means_of_speed(context: _Context, job: Job) -> list[str]:
-    """What was chosen to make this run fast on this machine, in words."""
-    fused = any(group.get("fused") for group in job.optimizer.param_groups)
-    kernels = [parameter for parameter in job.network.parameters() if parameter.ndim == 4]
-    has_layout = all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
-    chosen = {
-        "bf16 autocast": context.dtype is torch.bfloat16,
-        "channels-last": has_layout,
-        f"fused {context.run.optimizer.name}": fused,
-        "freed memory kept": context.device.type == "cpu" and keep_freed_memory(),
-        "images augmented on the device": context.device.type != "cpu" and job.loader.kind == "memory",
-        "no waiting for the device": job.unseen is not None,
-        "each update one CUDA graph": job.captures,
-    }
-    return [name for name, is_chosen in chosen.items() if is_chosen] or ["nothing special"]
 
 
 def _finish(context: _Context, data: PreparedData, job: Job) -> TrainResult:
