@@ -100,7 +100,7 @@ class Loader:
                 yield self._batch(part, epoch, number)
                 number += 1
 
-    def _prepared(self, views: Views, epoch: int) -> "_Prepared":
+    def _prepared(self, views: Views, epoch: int) -> _Prepared:
         """Everything that is done to each image alone, and its label."""
         images = upload(views.images, self._device)
         labels = upload(self._labels[torch.from_numpy(views.indices)], self._device)
@@ -110,7 +110,7 @@ class Loader:
             images = self._augment.each(images, epoch, views.indices)
         return _Prepared(images, labels, views.indices, views.bad)
 
-    def _batch(self, part: "_Prepared", epoch: int, number: int) -> Batch:
+    def _batch(self, part: _Prepared, epoch: int, number: int) -> Batch:
         images, labels, indices, bad = part
         if self._augment is not None and len(images):
             images, labels = self._augment.mix(images, labels, epoch, number)
@@ -131,9 +131,6 @@ def _batches_at_once(images: Images, batch_size: int, preprocessing: Preprocessi
 
 def _split(prepared: _Prepared, group: Sequence[Indices]) -> Iterator[_Prepared]:
     """The batches, which `group` lists with all that was asked for."""
-    if len(group) == 1:
-        yield prepared
-        return
     start = 0
     for asked in group:
         bad = {index: prepared.bad[index] for index in asked.tolist() if index in prepared.bad}

@@ -87,8 +87,7 @@ def settle(job: Job) -> None:
         return
     outcome = job.unseen.read()
     job.position.add(outcome.loss_sum, outcome.correct, outcome.images)
-    batches = job.unseen.batches.copy()
-    job.unseen.batches.clear()
+    batches, job.unseen.batches = job.unseen.batches, []
     assert outcome.failed or outcome.made == len(batches), f"{outcome.made} of {len(batches)} updates were made"
     if outcome.failed:
         job.position.step, indices = batches[outcome.made]
