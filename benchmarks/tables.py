@@ -32,11 +32,15 @@ TRAINING = {
     "training-imagenet": ("ResNet-50, photographs, 224x224, batch 32", "torchvision's reference style"),
 }
 LOADING = {"loading": "photographs, 224x224", "loading-small": "CIFAR-10, 32x32"}
+EVALUATION = {
+    "evaluation-cifar": "ResNet-20, CIFAR-10, 32x32, batch 256",
+    "evaluation-photos": "ResNet-50, photographs, 224x224, batch 32",
+}
 GOALS = {"training-cifar": 2.5, "training-fashion-mnist": 3.0, "training-imagenet": 3.5, "loading": 2.5}
 HELP_GOAL = 0.3  # seconds
 NINETY_GOAL = 10.0
 KIND_COLUMNS = ("Network", "Kind of layer", "Roofline, ms", "Measured, ms")
-MEASURED = (*TRAINING, *LOADING, "startup", "distribution", "ninety", "sameness", "roofline-cpu")
+MEASURED = (*TRAINING, *LOADING, "startup", *EVALUATION, "distribution", "ninety", "sameness", "roofline-cpu")
 
 
 def training(results: Results) -> list[str]:
@@ -89,6 +93,25 @@ def startup(results: Results) -> list[str]:
     times = speeds(pair, "torchvision predict", "seconds")["residuum predict"]
     told = f"One prediction from the shell is {spread(times)} times as fast as with the plain torchvision script."
     return [*under("From the shell", ("Command", "Seconds", "Goal"), rows), "", told]
+
+
+def evaluation(results: Results) -> list[str]:
+    """One row a network, against the peer's loop; one row more for each protocol of more views, which has no peer."""
+    rows, apart = [], 0.0
+    for name in [name for name in EVALUATION if name in results]:
+        rounds = results[name]["rounds"]
+        rates = medians(rounds, "images_per_second")
+        times = speeds(rounds, "peer", "images_per_second")
+        cells = (f"{EVALUATION[name]}: 1-crop", rate(rates["peer"]), rate(rates["residuum"]), spread(times["residuum"]))
+        rows.append(row(*cells, spread(times["residuum in fp32"])))
+        views = [arm for arm in rates if arm.startswith("residuum, ")]
+        rows += [
+            row(f"{EVALUATION[name]}: {arm.removeprefix('residuum, ')}", "", rate(rates[arm]), "", "") for arm in views
+        ]
+        apart = max(apart, *(abs(one["peer"]["loss"] - one["residuum in fp32"]["loss"]) for one in rounds))
+    columns = ("Work", "torchvision loop, images/s", "residuum, images/s", "Times as fast", "In fp32")
+    told = f"With the same weights, in fp32, the mean losses of both are at most {apart:.0e} nats apart."
+    return [*under("Evaluation, reading the images included", columns, rows), *(["", told] if rows else [])]
 
 
 def distribution(results: Results) -> list[str]:
@@ -201,6 +224,7 @@ TABLES: dict[str, Callable[[Results], list[str]]] = {
     "training": training,
     "loading": loading,
     "startup": startup,
+    "evaluation": evaluation,
     "distribution": distribution,
     "ninety": ninety,
     "shortfalls": shortfalls,

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from residuum.data.doctor import check_data
     from residuum.data.sources import DataSet, open_data
     from residuum.errors import UserError
-    from residuum.evaluation.evaluate import Evaluation
+    from residuum.evaluation.scores import Evaluation
     from residuum.inference.evaluate import evaluate
     from residuum.inference.predict import Prediction, predict
     from residuum.models.catalogue import create_model, list_models
@@ -42,7 +42,7 @@ __all__ = [
 _HOMES = {
     "Classifier": "residuum.weights",
     "DataSet": "residuum.data.sources",
-    "Evaluation": "residuum.evaluation.evaluate",
+    "Evaluation": "residuum.evaluation.scores",
     "Prediction": "residuum.inference.predict",
     "TrainResult": "residuum.training.train",
     "UserError": "residuum.errors",

@@ -5,12 +5,52 @@ from pathlib import Path
 
 from torch import nn
 
+from residuum.data.preprocessing import Preprocessing
 from residuum.errors import UserError
-from residuum.models.catalogue import find
+from residuum.models.catalogue import create_model, find
 from residuum.models.translate import check_origin, our_name_for, translate
 from residuum.models.trunk import ResNet
 from residuum.state_dicts import StateDict, first_layer, head, load_state_dict, read_state_dict
-from residuum.weights import CONFIG, WEIGHTS, model_folder, read_architecture, read_classes, skeleton
+from residuum.weights import CONFIG, WEIGHTS, Classifier, model_folder, read_architecture, read_classes, skeleton
+
+_SMALL = 64
+
+
+def new_classifier(name: str, classes: Sequence[str], weights: str | None = None) -> Classifier:
+    """A network of the catalogue, or of a library, that sees images as its paper or its library has it.
+
+    Without `weights` (a source as for `load_weights`) it is untrained: good for trying how evaluation runs, and how
+    fast. Weights from a file know no names: their outputs are taken for `classes` in order. Raises UserError for an
+    unknown name, and for weights of another number of classes or channels.
+    """
+    preprocessing = input_of(name)
+    network = create_model(name, num_classes=len(classes), in_channels=preprocessing.channels)
+    if weights is not None and (notes := load_weights(network, name, weights, classes)):
+        raise UserError(
+            f"{weights} does not fit as it is ({' '.join(notes)}); train on it with: residuum train --weights"
+        )
+    provenance = {"untrained": True} if weights is None else {"weights": weights}
+    return Classifier(network.eval(), name, tuple(classes), preprocessing, provenance=provenance)
+
+
+def input_of(name: str) -> Preprocessing:
+    """How images are shown to a network that brings no preprocessing of its own. Raises UserError for an unknown name.
+
+    timm says it of each of its networks. The others get their paper's input, of which images larger than 64 pixels are
+    the centre of one resized to 8/7 of it, and ImageNet's mean and deviation where they see colours.
+    """
+    channels, size, width = find(name).task.input_size
+    if name.startswith("timm/"):
+        import timm
+
+        described = timm.get_pretrained_cfg(name.removeprefix("timm/"))
+        assert described is not None, "found above"
+        return Preprocessing.from_config(described.to_dict())  # type: ignore[no-untyped-call]
+    assert size == width
+    crop_pct = 0.875 if size > _SMALL else 1.0
+    if channels == 1:
+        return Preprocessing(1, size, crop_pct, mean=(0.0,), std=(1.0,))
+    return Preprocessing(channels, size, crop_pct)
 
 
 def load_weights(network: nn.Module, name: str, source: str, classes: Sequence[str] | None = None) -> list[str]:

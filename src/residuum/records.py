@@ -3,7 +3,11 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the command line imports this file, and must not wait for NumPy
+    import numpy as np
+    from numpy.typing import NDArray
 
 Cell = str | int | float | None
 
@@ -37,16 +41,112 @@ class Table:
 
 @dataclass(frozen=True)
 class Series:
-    """A named curve: y over x, both with their labels (units in brackets)."""
+    """A named curve: y over x, both with their labels (units in brackets).
+
+    is_reference: it was not measured but is there to compare with.
+    """
 
     name: str
     x: tuple[float, ...]
     y: tuple[float, ...]
     x_label: str
     y_label: str
+    is_reference: bool = False
 
     def __post_init__(self) -> None:
         assert len(self.x) == len(self.y)
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """A confusion matrix: `values` (R, C) int64 counts, a row a true class, a column a predicted one."""
+
+    title: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: "NDArray[np.int64]"
+    row_label: str = "true"
+    column_label: str = "predicted"
+
+    def __post_init__(self) -> None:
+        assert self.values.shape == (len(self.rows), len(self.columns))
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves in panels, side by side. `log_y`: the reader may switch to a logarithmic axis. `alt` says it in words."""
+
+    title: str
+    panels: tuple[tuple[Series, ...], ...]
+    alt: str
+    log_y: bool = False
+
+    def __post_init__(self) -> None:
+        assert all(self.panels), "a panel has at least one series"
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Points in the plane, each of the group whose name stands in `groups`. `alt` says it in words."""
+
+    title: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    groups: tuple[str, ...]
+    alt: str
+
+    def __post_init__(self) -> None:
+        assert len(self.x) == len(self.y) == len(self.groups)
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image: `pixels` (H, W, 1 or 3) uint8, what it shows in words, and what stands below it."""
+
+    pixels: "NDArray[np.uint8]"
+    alt: str
+    caption: str = ""
+
+    def __post_init__(self) -> None:
+        assert self.pixels.ndim == 3
+        assert self.pixels.shape[2] in (1, 3)
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures in a grid; `note` is a sentence printed below."""
+
+    title: str
+    pictures: tuple[Picture, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """The numbers that count: (name, value, small print), the last for instance the protocol."""
+
+    items: tuple[tuple[str, Measurement, str], ...]
+
+
+Part = str | Table | Matrix | Chart | Scatter | Gallery | Measurements
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled stretch of a page; a part that is text is a paragraph."""
+
+    title: str
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """What is to be read in one go. `refresh`: seconds after which the browser loads it again, 0 for never."""
+
+    title: str
+    subtitle: str
+    sections: tuple[Section, ...]
+    refresh: int = 0
 
 
 def plain(record: Any) -> Any:

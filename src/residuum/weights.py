@@ -6,6 +6,7 @@ the folder; elsewhere it is "residuum_NAME", which timm refuses: a network of th
 another under the same name.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +41,8 @@ _TIMM_NAMES = {ours: theirs for theirs, ours in _OUR_NAMES.items()}
 _PREFIX, _SECTION = "residuum_", "residuum"
 _REQUIRED: dict[str, type] = {"architecture": str, "num_classes": int, "pretrained_cfg": dict}
 _OPTIONAL: dict[str, type] = {"model_args": dict, _SECTION: dict}
-_OF_SECTION: dict[str, type] = {"multi_label": bool, "mean_image": bool, "provenance": dict}
+_OF_SECTION: dict[str, type] = {"multi_label": bool, "mean_image": bool, "provenance": dict, "temperature": float}
+_ADDED = {"temperature"}  # what may stand in the section of a model that others saved
 _MODEL_ARGS: dict[str, tuple[type, ...]] = {
     "shortcut": (str, type(None)),
     "zero_gamma": (bool,),
@@ -57,7 +59,7 @@ class Classifier:
 
     architecture and model_args are what `create_model` is given to build it anew; classes names its outputs
     in order; with multi_label each output is a yes or no of its own. provenance is free-form JSON: recipe,
-    data, seed, versions.
+    data, seed, versions. temperature: what logits are divided by for probabilities (Guo et al. 2017); above 0.
     """
 
     network: nn.Module
@@ -67,6 +69,7 @@ class Classifier:
     model_args: Mapping[str, Any] = field(default_factory=dict)
     multi_label: bool = False
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
 
 
 def save_model(folder: str | Path, classifier: Classifier) -> None:
@@ -113,6 +116,7 @@ def _config(classifier: Classifier) -> dict[str, Any]:
             "architecture": classifier.architecture,
             "model_args": dict(classifier.model_args),
             "multi_label": classifier.multi_label,
+            "temperature": classifier.temperature,
             "mean_image": mean_image,
             "provenance": dict(classifier.provenance),
         },
@@ -156,7 +160,19 @@ def load(path: str | Path) -> Classifier:
         model_args=model_args,
         multi_label=section.get("multi_label", False),
         provenance=section.get("provenance", {}),
+        temperature=section.get("temperature", 1.0),
     )
+
+
+def store_temperature(path: str | Path, temperature: float) -> None:
+    """Write a temperature into the model at `path`, a folder as for `load`; nothing else in it changes.
+
+    Raises UserError when there is no model or its config is damaged.
+    """
+    where = model_folder(Path(path)) / CONFIG
+    config = _read_config(where)
+    config[_SECTION] = {**config.get(_SECTION, {}), "temperature": temperature}
+    write_json(where, config)
 
 
 def model_folder(path: Path) -> Path:
@@ -207,6 +223,8 @@ def _read_config(where: Path) -> dict[str, Any]:
     if wrong:
         raise UserError(f"{where} is not in the Hub layout: {', '.join(wrong)} missing or of another type")
     _check_count(config["num_classes"], where)
+    if isinstance(section, dict) and not 0 < section.get("temperature", 1.0) < math.inf:
+        raise UserError(f"{where} has a temperature of {section['temperature']}; it is above 0 and finite")
     return config
 
 
@@ -220,9 +238,9 @@ def _check_count(count: int, where: Path) -> None:
 
 def _architecture(config: Mapping[str, Any], where: Path) -> tuple[str, dict[str, Any]]:
     """Our name of the network and what else `create_model` is given."""
-    section, name = config.get(_SECTION), config["architecture"]
+    section, name = config.get(_SECTION, {}), config["architecture"]
     _check_name(name, where)
-    if section:
+    if section.keys() - _ADDED:
         architecture, model_args = section.get("architecture"), section.get("model_args", {})
         if not isinstance(architecture, str) or not isinstance(model_args, dict):
             raise UserError(f"{where} has no architecture in its section {_SECTION!r}; save the model again")

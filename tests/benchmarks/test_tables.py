@@ -90,6 +90,17 @@ def test_help_that_is_too_slow_is_named_and_a_prediction_compared_by_time() -> N
     assert "is 2.00 (2.00 to 2.00) times as fast as with the plain torchvision script" in page
 
 
+def test_evaluation_is_compared_for_one_crop_and_says_how_far_the_losses_are_apart() -> None:
+    losses = {"peer": 2.3, "residuum": 2.4, "residuum in fp32": 2.3002, "residuum, 10-crop": 9.0}
+    speed = {"peer": 20.0, "residuum": 60.0, "residuum in fp32": 30.0, "residuum, 10-crop": 6.0}
+    one = {arm: {"images_per_second": speed[arm], "loss": losses[arm]} for arm in speed}
+    page = fill(ALL, {"evaluation-photos": record([one])})
+    work = "ResNet-50, photographs, 224x224, batch 32"
+    assert f"| {work}: 1-crop | 20 | 60 | 3.00 (3.00 to 3.00) | 1.50 (1.50 to 1.50) |" in page
+    assert f"| {work}: 10-crop | | 6 | | |" in page
+    assert "the mean losses of both are at most 2e-04 nats apart" in page
+
+
 def test_every_result_names_its_command_its_rounds_and_its_machine() -> None:
     page = fill(ALL, {"training-cifar": record(rates(peer=[1.0], residuum=[3.0], residuum_in_fp32=[2.0]))})
     assert "- 1 rounds: `python benchmarks/training.py cifar cifar10`" in page

@@ -22,7 +22,9 @@ from residuum.data.splits import ArraySplit, FileSplit, NumberedNames, PackedNam
 from residuum.data.workers import LoaderSettings
 from residuum.distributed import World
 from residuum.errors import UserError
-from residuum.evaluation.evaluate import Evaluation, Predict, evaluate, predictor
+from residuum.evaluation.evaluate import evaluate, predictor
+from residuum.evaluation.scores import Evaluation
+from residuum.evaluation.views import Predict
 from residuum.records import plain
 
 CLASSES = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu")
@@ -50,7 +52,7 @@ def loader_of(split, batch_size: int = 16, world: World | None = None):
 
 def scored(split, predict: Predict = linear, batch_size: int = 16, **options) -> Evaluation:
     loader = loader_of(split, batch_size)
-    return evaluate(predict, loader, classes=CLASSES, **options)
+    return evaluate(predict, loader, classes=CLASSES, protocol="1-crop 6", **options)
 
 
 def logits_of(split) -> torch.Tensor:
@@ -89,7 +91,13 @@ def test_an_evaluation_is_json_and_says_what_counts_in_a_few_lines() -> None:
     assert json.loads(json.dumps(plain(found)))["top1"]["value"] == found.top1.value
     headline = found.headline()
     assert headline.title == "53 images, 1-crop 6"
-    assert [row[0] for row in headline.rows] == ["top-1 accuracy", "top-5 accuracy", "loss"]
+    assert [row[0] for row in headline.rows] == [
+        "top-1 accuracy",
+        "top-1 error",
+        "top-5 accuracy",
+        "top-5 error",
+        "loss",
+    ]
     assert headline.notes == ()
 
 
@@ -137,7 +145,7 @@ def test_an_unreadable_image_of_several_labels_counts_as_having_been_given_none(
     labels = np.array([[1, 0], [0, 1], [1, 1]], dtype=np.uint8)
     split = FileSplit(tmp_path, PackedNames(["0.png", "1.png", "2.png"]), labels)
     answers = torch.tensor([[9.0, -9.0], [-9.0, 9.0]])
-    found = evaluate(lambda images: answers, loader_of(split), classes=("ant", "bee"), multi_label=True)
+    found = evaluate(lambda images: answers, loader_of(split), classes=("ant", "bee"), protocol="", multi_label=True)
     # The two that were read are right; of the labels of the third neither is found.
     assert found.micro_f1.value == pytest.approx(100 * 2 * 2 / (2 + 4))
     assert [row[1] for row in found.per_class.rows] == [2, 2]
@@ -199,7 +207,7 @@ def every_evaluation(world: World) -> list[Evaluation]:
     for split in (made_up(unknown), made_up(several), missing):
         loader = loader_of(split, batch_size=7, world=world)
         multi_label = split.labels.ndim == 2
-        found.append(evaluate(linear, loader, classes=CLASSES, multi_label=multi_label, world=world))
+        found.append(evaluate(linear, loader, classes=CLASSES, protocol="", multi_label=multi_label, world=world))
     return found
 
 

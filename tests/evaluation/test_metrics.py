@@ -7,19 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from given import answers_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from residuum.evaluation.metrics import (
-    Counts,
-    count,
-    multi_label_metrics,
-    no_counts,
-    per_class_of_confusion,
-    ranks,
-    wilson_interval,
-)
+from residuum.evaluation.metrics import multi_label_metrics, per_class_of_confusion, ranks, wilson_interval
+from residuum.evaluation.scores import evaluation_of
 
 seeds = st.integers(0, 2**32 - 1)
 few = settings(max_examples=40, deadline=None)
@@ -33,29 +27,27 @@ def random_batch(seed: int, images: int, classes: int) -> tuple[torch.Tensor, to
 
 
 @few
-@given(seeds, st.integers(1, 30), st.integers(2, 12))
-def test_accuracies_loss_and_confusion_equal_scikit_learn(seed: int, images: int, classes: int) -> None:
+@given(seeds, st.integers(1, 30), st.integers(2, 12), st.integers(1, 31))
+def test_accuracies_loss_and_confusion_equal_scikit_learn(seed: int, images: int, classes: int, size: int) -> None:
     logits, labels = random_batch(seed, images, classes)
-    counts = count(logits, labels)
-    names = list(range(classes))
+    answers = answers_of(logits, labels, size)
+    found, names = evaluation_of(answers, ""), list(range(classes))
     probabilities = logits.double().softmax(1)
-    assert counts.top1 == reference.accuracy_score(labels, logits.argmax(1), normalize=False)
-    if classes > 5:
-        expected = reference.top_k_accuracy_score(labels, logits, k=5, labels=names, normalize=False)
-        assert counts.top5 == expected
-    else:
-        assert counts.top5 == images
-    assert counts.loss / images == pytest.approx(reference.log_loss(labels, probabilities, labels=names), rel=1e-5)
+    assert found.top1.value == pytest.approx(100 * reference.accuracy_score(labels, logits.argmax(1)))
+    expected = reference.top_k_accuracy_score(labels, logits, k=5, labels=names) if classes > 5 else 1.0
+    assert found.top5.value == pytest.approx(100 * expected)
+    assert found.loss.value == pytest.approx(reference.log_loss(labels, probabilities, labels=names), rel=1e-5)
     expected = reference.confusion_matrix(labels, logits.argmax(1), labels=names)
-    assert np.array_equal(counts.confusion[:-1, :-1].numpy(), expected)
-    assert counts.confusion.sum() == images
+    assert np.array_equal(answers.confusion()[:-1, :-1], expected)
+    assert answers.confusion().sum() == images
+    assert answers.confidences == pytest.approx(probabilities.amax(1).numpy())
 
 
 @few
 @given(seeds, st.integers(1, 30), st.integers(2, 12))
 def test_per_class_scores_equal_scikit_learn(seed: int, images: int, classes: int) -> None:
     logits, labels = random_batch(seed, images, classes)
-    found = per_class_of_confusion(count(logits, labels).confusion.numpy())
+    found = per_class_of_confusion(answers_of(logits, labels).confusion())
     expected = reference.precision_recall_fscore_support(
         labels, logits.argmax(1), labels=list(range(classes)), zero_division=np.nan
     )
@@ -65,49 +57,40 @@ def test_per_class_scores_equal_scikit_learn(seed: int, images: int, classes: in
     assert np.array_equal(found.images, expected[3])
 
 
-@few
-@given(seeds, st.integers(2, 30), st.integers(1, 29))
-def test_counts_of_parts_add_up_to_the_counts_of_the_whole(seed: int, images: int, cut: int) -> None:
-    logits, labels = random_batch(seed, images, 7)
-    parts = count(logits[:cut], labels[:cut]) + count(logits[cut:], labels[cut:])
-    assert_equal(parts + no_counts(7, logits.device), count(logits, labels))
-
-
-def assert_equal(left: Counts, right: Counts) -> None:
-    assert left.loss.item() == pytest.approx(right.loss.item())
-    for name in ("images", "top1", "top5", "confusion"):
-        assert torch.equal(getattr(left, name), getattr(right, name))
-
-
 def test_among_equal_logits_the_lower_index_ranks_first() -> None:
     logits = torch.zeros(8, 8)
     assert ranks(logits, torch.arange(8)).tolist() == list(range(8))
-    counts = count(logits, torch.arange(8))
-    assert (counts.top1, counts.top5) == (1, 5)
-    assert counts.confusion[:, 0].sum() == 8
+    answers = answers_of(logits, torch.arange(8))
+    assert answers.right.sum() == 1
+    assert (answers.ranks < 5).sum() == 5
+    assert (answers.predictions == 0).all()
 
 
 def test_an_image_of_an_unknown_class_is_an_error_without_a_loss() -> None:
-    counts = count(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), torch.tensor([0, -1]))
-    assert (counts.images, counts.top1, counts.top5) == (2, 1, 1)
-    assert counts.loss.item() == pytest.approx(math.log(1 + math.exp(-1)))
-    assert counts.confusion.tolist() == [[1, 0, 0], [0, 0, 0], [1, 0, 0]]
-    assert per_class_of_confusion(counts.confusion.numpy()).precision[0] == 0.5
+    answers = answers_of(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), torch.tensor([0, -1]))
+    found = evaluation_of(answers, "")
+    assert (found.images, found.unknown, found.top1.value, found.top5.value) == (2, 1, 50, 50)
+    assert found.loss.value == pytest.approx(math.log(1 + math.exp(-1)))
+    assert answers.confusion().tolist() == [[1, 0, 0], [0, 0, 0], [1, 0, 0]]
+    assert per_class_of_confusion(answers.confusion()).precision[0] == 0.5
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("place", [0, 1, slice(None)])
-def test_a_logit_that_is_not_a_number_makes_no_image_right(place: int | slice) -> None:
+def test_a_logit_that_is_not_a_number_makes_no_image_right(place: int | slice, value: float) -> None:
     logits = torch.tensor([[3.0, 2.0]])
-    logits[0, place] = math.nan
-    counts = count(logits, torch.tensor([0]))
-    assert counts.top1 == 0
-    assert counts.confusion[0].tolist() == [0, 0, 1]
+    logits[0, place] = value
+    answers = answers_of(logits, torch.tensor([0]))
+    assert not answers.right.any()
+    assert (answers.predictions, answers.ranks) == (-1, -1)
+    assert answers.confusion()[0].tolist() == [0, 0, 1]
+    assert evaluation_of(answers, "").loss.value == math.inf
 
 
 def test_half_precision_logits_give_a_loss_in_single_precision() -> None:
     logits, labels = random_batch(0, 20, 5)
     half = logits.to(torch.bfloat16)
-    assert count(half, labels).loss == count(half.float(), labels).loss
+    assert np.array_equal(answers_of(half, labels).losses, answers_of(half.float(), labels).losses)
 
 
 @given(st.integers(1, 10_000).flatmap(lambda of: st.tuples(st.integers(0, of), st.just(of))))

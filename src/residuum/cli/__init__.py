@@ -12,11 +12,13 @@ from typing import Annotated
 import typer
 
 from residuum.cli.check import check
+from residuum.cli.compare import compare
 from residuum.cli.evaluate import evaluate
 from residuum.cli.failures import one_line
 from residuum.cli.models import describe, models
 from residuum.cli.pack import pack
 from residuum.cli.predict import predict
+from residuum.cli.report import report
 from residuum.cli.train import train
 from residuum.errors import RefusedByMainError
 
@@ -28,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (train, evaluate, predict, models, describe, check, pack):
+for verb in (train, evaluate, compare, report, predict, models, describe, check, pack):
     app.command()(verb)
 
 

@@ -9,8 +9,10 @@ import typer
 
 from residuum.cli import options
 from residuum.cli.curves import draw_curves
-from residuum.cli.evaluate import summary
 from residuum.cli.options import DEFAULT_SPLIT_SEED, DEFAULT_VAL_FRACTION
+from residuum.cli.report import REPORT, insights_of, write_report
+from residuum.cli.results import summary
+from residuum.cli.run_records import read_run
 from residuum.cli.startup import import_torch
 from residuum.errors import UserError
 
@@ -81,7 +83,8 @@ def train(
     result = _run(dataset, data, data_flags, resume="auto" if auto_resume else resume, **how)
     if result is not None:
         _draw_curves(result.folder, data, dataset)
-        _report(result, data, data_flags)
+        _write_report(result.folder, dataset)
+        _tell(result, data, data_flags)
 
 
 def _run(dataset: "DataSet", data: str, data_flags: list[str], **how: Any) -> "TrainResult | None":
@@ -113,12 +116,14 @@ def _run(dataset: "DataSet", data: str, data_flags: list[str], **how: Any) -> "T
 
 
 def _complete(folder: Path, data: str, dataset: "DataSet") -> None:
-    """Draw the curves of a finished run that was killed before they were drawn."""
+    """Draw the curves, and write the report, of a finished run that was killed before."""
     from residuum.training.run_folder import RunFolder
 
     with RunFolder(folder).locked():
         if not (folder / CURVES).exists():
             _draw_curves(folder, data, dataset)
+        if not (folder / REPORT).exists():
+            _write_report(folder, dataset)
 
 
 def _draw_curves(folder: Path, data: str, dataset: "DataSet") -> None:
@@ -127,6 +132,15 @@ def _draw_curves(folder: Path, data: str, dataset: "DataSet") -> None:
     run = RunFolder(folder)
     title = f"{run.read_manifest()['run']['model']['name']} on {Path(data).name}"
     draw_curves(run.read_metrics(), folder / CURVES, held_out=dataset.monitored()[0], title=title)
+
+
+def _write_report(folder: Path, dataset: "DataSet") -> None:
+    """The run's page; the run is finished without it, so that what it cannot show is no failure of the run."""
+    try:
+        record = read_run(folder)
+        write_report([record], folder / REPORT, insights_of(record, dataset))
+    except UserError as reason:
+        print(f"note: no report: {reason}", file=sys.stderr)
 
 
 def _go_on(data: str, data_flags: list[str], folder: Path) -> str:
@@ -148,7 +162,7 @@ def _data_flags(root: Path | None, val_fraction: float, split_seed: int) -> list
     return [part for flag, (value, usual) in flags.items() if value != usual for part in (flag, str(value))]
 
 
-def _report(result: "TrainResult", data: str, flags: list[str]) -> None:
+def _tell(result: "TrainResult", data: str, flags: list[str]) -> None:
     """Say what came out, where it lies and what to do next."""
     folder = str(result.folder)
     for split, evaluation in result.evaluations.items():
@@ -156,5 +170,6 @@ def _report(result: "TrainResult", data: str, flags: list[str]) -> None:
     print()
     print(f"model     {result.folder / 'model'}")
     print(f"curves    {result.folder / CURVES}")
+    print(f"report    {result.folder / REPORT}")
     print(f"evaluate  {shlex.join(['residuum', 'evaluate', folder, data, *flags])}")
     print(f"predict   {shlex.join(['residuum', 'predict', folder])} IMAGE...")

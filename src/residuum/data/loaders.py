@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,20 +20,22 @@ from residuum.randomness import permutation
 
 _PREPARED_BYTES = 2**27
 
+Seen = TypeVar("Seen")
+
 Order = Callable[[int], list[Indices]]
 """epoch -> the sample indices of each of its batches."""
 
 
 @dataclass
-class Batch:
+class Batch(Generic[Seen]):
     """Some samples, ready for the network.
 
-    images: float32 (N, C, S, S), normalised, on the device; labels: int64 (N,), or float32 (N, K) where
-    samples have several classes or are mixed; indices: int64 (N,), which samples these are; bad and
-    bad_indices: what should have been here and could not be read.
+    images: what is seen of them, by a `Loader` float32 (N, C, S, S), normalised, on the device; labels: int64 (N,), or
+    float32 (N, K) where samples have several classes or are mixed; indices: int64 (N,), which samples these are; bad
+    and bad_indices: what should have been here and could not be read.
     """
 
-    images: Tensor
+    images: Seen
     labels: Tensor
     indices: Indices
     bad: tuple[BadImage, ...]
@@ -86,7 +88,7 @@ class Loader:
         """What could not be read so far, in the split's order."""
         return tuple(self._images.bad[index] for index in sorted(self._images.bad))
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch[Tensor]]:
         """The epoch's batches from number `start` on, the same as after running through those before it.
 
         Raises UserError when a worker process dies. One iteration at a time.
@@ -110,7 +112,7 @@ class Loader:
             images = self._augment.each(images, epoch, views.indices)
         return _Prepared(images, labels, views.indices, views.bad)
 
-    def _batch(self, part: _Prepared, epoch: int, number: int) -> Batch:
+    def _batch(self, part: _Prepared, epoch: int, number: int) -> Batch[Tensor]:
         images, labels, indices, bad = part
         if self._augment is not None and len(images):
             images, labels = self._augment.mix(images, labels, epoch, number)

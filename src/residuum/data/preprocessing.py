@@ -96,26 +96,37 @@ class Preprocessing:
     def view(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The (size, size, channels) centre of an (H, W, channels) image resized to `resized_side`.
 
-        Bit for bit torchvision's Resize and CenterCrop on a PIL image. A larger image is reduced with
-        anti-aliasing, a smaller one is enlarged. Of a strip whose longer side is more than LONGEST times the
-        shorter one only the middle, of that length, is resized.
+        Bit for bit torchvision's Resize and CenterCrop on a PIL image.
         """
+        image = self.resized(image, self.resized_side)
         height, width = image.shape[:2]
-        most = min(LONGEST, max(1, MAX_PIXELS // self.resized_side**2))
-        shorter, longer = min(height, width), min(max(height, width), most * min(height, width))
-        if shorter != self.resized_side:
-            other = int(self.resized_side * longer / shorter)
-            new = (self.resized_side, other) if width <= height else (other, self.resized_side)
-            image = _resize(_middle(image, longer), new, INTERPOLATIONS[self.interpolation])
-            height, width = image.shape[:2]
         top, left = round((height - self.size) / 2.0), round((width - self.size) / 2.0)
         return image[top : top + self.size, left : left + self.size]
 
+    def resized(self, image: NDArray[np.uint8], side: int, longest: int = LONGEST) -> NDArray[np.uint8]:
+        """An (H, W, channels) image with its shorter side made `side` pixels, in its own proportions.
+
+        Bit for bit torchvision's Resize on a PIL image. A larger image is reduced with anti-aliasing, a smaller one is
+        enlarged. Of a strip whose longer side is more than `longest` times the shorter one only the middle, of that
+        length, is taken.
+        """
+        height, width = image.shape[:2]
+        most = min(longest, max(1, MAX_PIXELS // side**2))
+        shorter, longer = min(height, width), min(max(height, width), most * min(height, width))
+        if shorter == side:
+            return _middle(image, longer)
+        other = int(side * longer / shorter)
+        new = (side, other) if width <= height else (other, side)
+        return _resize(_middle(image, longer), new, INTERPOLATIONS[self.interpolation])
+
     def normalise(self, images: Tensor) -> Tensor:
-        """(N, C, S, S) uint8, or float32 in [0, 1], to float32, channels last: less the mean, over the deviation."""
+        """(N, C, H, W) uint8, or float32 in [0, 1], to float32, channels last: less the mean, over the deviation.
+
+        Views of another size than the mean image's are less `mean`.
+        """
         count, channels, height, width = images.shape
         rows = images.permute(0, 2, 3, 1).reshape(count, height, width * channels)  # long ones are soon worked through
-        mean, std = _constants(self, width, images.device)
+        mean, std = _constants(self, (height, width), images.device)
         unit = rows.float().div_(255) if images.dtype == torch.uint8 else rows
         centred = unit - mean
         normalised = centred if std is None else centred.div_(std)
@@ -197,11 +208,13 @@ def _resize(image: NDArray[np.uint8], size: tuple[int, int], resample: Image.Res
 
 
 @lru_cache(maxsize=16)
-def _constants(preprocessing: Preprocessing, width: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+def _constants(
+    preprocessing: Preprocessing, shape: tuple[int, int], device: torch.device
+) -> tuple[Tensor, Tensor | None]:
     """Mean and standard deviation as rows (W * C,), a mean image as (H, W * C); None for a deviation of one."""
-    image = preprocessing.mean_image
+    image, width = preprocessing.mean_image, shape[1]
     mean = torch.tensor(preprocessing.mean).repeat(width)
-    if image is not None:
+    if image is not None and image.shape[1:] == shape:
         mean = torch.from_numpy(image).permute(1, 2, 0).flatten(1)
     std = None if set(preprocessing.std) == {1.0} else torch.tensor(preprocessing.std).repeat(width).to(device)
     return mean.to(device), std

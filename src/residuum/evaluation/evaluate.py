@@ -1,9 +1,7 @@
 """Evaluation of anything that turns images into logits: every image of a split counted exactly once."""
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence, Sized
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -12,89 +10,36 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from residuum.data.loaders import Loader
+from residuum.data.loaders import Batch
+from residuum.data.splits import Indices, Split
+from residuum.data.workers import Progress
 from residuum.distributed import World
-from residuum.errors import UserError, counted
-from residuum.evaluation.metrics import (
-    Counts,
-    PerClass,
-    count,
-    count_unread,
-    multi_label_metrics,
-    no_counts,
-    per_class_of_confusion,
-    wilson_interval,
-)
-from residuum.hardware import autocast, keep_freed_memory
-from residuum.records import Cell, Measurement, Table
+from residuum.errors import UserError
+from residuum.evaluation.answers import Answers, LabelAnswers
+from residuum.evaluation.metrics import UNKNOWN, predicted, ranks
+from residuum.evaluation.scores import Evaluation, evaluation_of
+from residuum.evaluation.views import Predict
+from residuum.hardware import autocast, keep_freed_memory, upload
 
-Predict = Callable[[Tensor], Tensor]
-"""Normalised images (N, C, S, S) float32 to logits (N, K)."""
+Seen = TypeVar("Seen")
+
+BadImages = tuple[tuple[str, str], ...]
+"""Name and reason of each image that could not be read."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What a model is worth on a split.
-
-    images counts every image of the split, the `bad` ones (name, reason) that could not be read and the
-    `unknown` ones of a class that the model does not have included: both count as errors. top1, top5:
-    accuracy in %, None for multi-label; the last three, in %, for multi-label only. loss: the mean over the
-    images that could be read and are of a known class; for multi-label also over the classes.
-    """
-
-    images: int
-    protocol: str
-    loss: Measurement
-    per_class: Table
-    bad: tuple[tuple[str, str], ...] = ()
-    unknown: int = 0
-    top1: Measurement | None = None
-    top5: Measurement | None = None
-    mean_average_precision: Measurement | None = None
-    micro_f1: Measurement | None = None
-    macro_f1: Measurement | None = None
+class Images(Protocol[Seen]):
+    """Batches of a split, each image once over all processes; a loader."""
 
     @property
-    def score(self) -> float:
-        """The number to compare models by, in %: top-1 accuracy; mean average precision for multi-label."""
-        best = self.mean_average_precision or self.top1
-        assert best is not None
-        return best.value
+    def split(self) -> Split: ...
 
-    def headline(self) -> Table:
-        """The few lines that say it all."""
-        measured = {
-            "top-1 accuracy": self.top1,
-            "top-5 accuracy": self.top5 if len(self.per_class.rows) > 5 else None,
-            "mean average precision": self.mean_average_precision,
-            "micro F1": self.micro_f1,
-            "macro F1": self.macro_f1,
-            "loss": self.loss,
-        }
-        rows = [(name, m.value, m.unit, m.low, m.high) for name, m in measured.items() if m is not None]
-        return Table(
-            f"{self.images:,} images, {self.protocol}",
-            ("measure", "value", "unit", "95 % from", "to"),
-            tuple(rows),
-            self._notes(),
-        )
-
-    def _notes(self) -> tuple[str, ...]:
-        notes = []
-        if self.bad:
-            name, reason = self.bad[0]
-            notes.append(f"counted as errors: {counted(len(self.bad), 'unreadable image')}, first {name}: {reason}")
-        if self.unknown:
-            notes.append(f"counted as errors: {counted(self.unknown, 'image')} of a class the model does not know")
-        if self.bad or self.unknown:
-            notes.append("the loss is the mean over the other images")
-        return tuple(notes)
+    def epoch(self, epoch: int) -> Iterator[Batch[Seen]]: ...
 
 
-def predictor(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Predict:
+def predictor(network: nn.Module, device: torch.device, dtype: torch.dtype, temperature: float = 1.0) -> Predict:
     """A network as a predict function: on `device`, in evaluation mode, computing in `dtype`.
 
-    Changes the network itself: it stays on that device and in that mode.
+    The logits are divided by `temperature`. Changes the network itself: it stays on that device and in that mode.
     """
     if device.type == "cpu":
         keep_freed_memory()
@@ -104,134 +49,141 @@ def predictor(network: nn.Module, device: torch.device, dtype: torch.dtype) -> P
     def predict(images: Tensor) -> Tensor:
         with autocast(device, dtype):
             logits = network(images.to(device).contiguous(memory_format=torch.channels_last))
-        return logits.float()
+        return logits.float() / temperature
 
     return predict
 
 
 def evaluate(
-    predict: Predict,
-    loader: Loader,
+    predict: Callable[[Seen], Tensor],
+    images: Images[Seen],
     *,
     classes: Sequence[str],
+    protocol: str,
     multi_label: bool = False,
     world: World | None = None,
 ) -> Evaluation:
-    """Score `predict` on every image that `loader` delivers, in one pass, one view an image.
+    """Score `predict` on every image of a split, in one pass. protocol: the name of how it looks at them.
 
     In a `world` of several processes each scores its share and all get the same result. Raises UserError for
     an empty split, and when `predict` gives another number of scores than there are classes.
     """
-    if not len(loader.split):
+    (answers,), bad = answer(
+        lambda batch: (predict(batch),), images, models=1, classes=classes, multi_label=multi_label, world=world
+    )
+    return evaluation_of(answers, protocol, bad)
+
+
+def answer(
+    predict: Callable[[Seen], Sequence[Tensor]],
+    images: Images[Seen],
+    *,
+    models: int,
+    classes: Sequence[str],
+    multi_label: bool = False,
+    world: World | None = None,
+    progress: Progress | None = None,
+) -> tuple[list[Answers | LabelAnswers], BadImages]:
+    """What each of several `models` says of every image of a split, and what could not be read.
+
+    `predict` gives the logits (N, K) of each of them for a batch. `progress` is told how far it is, in images.
+    Processes and errors as in `evaluate`.
+    """
+    if not len(images.split):
         raise UserError("there is no image to evaluate; name a split that has some")
     world = world or World()
-    reading = _Reading(predict, loader, len(classes))
-    score = _score_labels if multi_label else _score_classes
+    collected = [_Collected(images.split, tuple(classes), multi_label) for _ in range(models)]
+    bad: list[tuple[str, str]] = []
+    done = 0
     with torch.inference_mode():
-        return score(reading, len(loader.split), tuple(classes), world)
-
-
-class _Answers(NamedTuple):
-    """What came of one batch: logits (N, K), labels and sample indices of what was read; the same of what was not."""
-
-    logits: Tensor
-    labels: Tensor
-    indices: Tensor
-    unread_labels: Tensor
-    unread_indices: Tensor
-
-
-class _Reading:
-    """One pass over a loader: iterates over answers, remembers what it met on the way."""
-
-    def __init__(self, predict: Predict, loader: Loader, classes: int) -> None:
-        self._predict, self._loader, self._classes = predict, loader, classes
-        self._size = 0
-        self._bad: list[tuple[str, str]] = []
-
-    def __iter__(self) -> Iterator[_Answers]:
-        labels = self._loader.split.labels
-        for batch in self._loader.epoch(0):
-            self._bad += [(bad.name, bad.reason) for bad in batch.bad]
-            logits = torch.zeros(0, self._classes, device=batch.labels.device)
+        for batch in images.epoch(0):
+            bad += [(image.name, image.reason) for image in batch.bad]
             if len(batch.indices):
-                self._size = batch.images.shape[-1]
-                logits = self._logits(batch.images)
-            unread = torch.from_numpy(labels[batch.bad_indices]).to(batch.labels)
-            read, not_read = torch.from_numpy(batch.indices), torch.from_numpy(batch.bad_indices)
-            yield _Answers(logits, batch.labels, read, unread, not_read)
-
-    def _logits(self, images: Tensor) -> Tensor:
-        logits = self._predict(images)
-        if logits.shape != (len(images), self._classes):
-            raise UserError(
-                f"the model gives scores of shape {tuple(logits.shape)} for {len(images)} images and "
-                f"{self._classes} classes; evaluate it on the classes it was trained on"
-            )
-        return logits
-
-    def gather(self, world: World) -> tuple[str, tuple[tuple[str, str], ...]]:
-        """The protocol, and the (name, reason) of every bad image, of all processes."""
-        parts = world.gather((self._size, self._bad))
-        size = max(size for size, _ in parts)
-        return f"1-crop {size}" if size else "1-crop", tuple(image for _, bad in parts for image in bad)
+                for own, logits in zip(collected, predict(batch.images), strict=True):
+                    own.add(_checked(logits, len(batch.indices), len(classes)), batch.labels, batch.indices)
+            done += world.size * (len(batch.indices) + len(batch.bad))
+            if progress is not None:
+                progress(min(done, len(images.split)), len(images.split))
+    everywhere = tuple(image for part in world.gather(bad) for image in part)
+    answers = [own.over(world) for own in collected]
+    assert all(own.images_read + len(everywhere) == len(images.split) for own in collected), "every image counts once"
+    return answers, everywhere
 
 
-def _score_classes(reading: _Reading, total: int, classes: tuple[str, ...], world: World) -> Evaluation:
-    counts: Counts | None = None
-    for answers in reading:
-        batch = count(answers.logits, answers.labels) + count_unread(answers.unread_labels, len(classes))
-        counts = batch if counts is None else counts + batch
-    counts = (counts or no_counts(len(classes), _reduction_device(world))).summed_over(world)
-    protocol, bad = reading.gather(world)
-    assert int(counts.images) == total, "every image counts exactly once"
-    confusion = counts.confusion.cpu().numpy()
-    return Evaluation(
-        images=total,
-        protocol=protocol,
-        loss=_loss(float(counts.loss), int(counts.judged)),
-        per_class=_per_class_table(classes, per_class_of_confusion(confusion)),
-        bad=bad,
-        unknown=int(confusion[-1].sum()),
-        top1=_accuracy(int(counts.top1), total),
-        top5=_accuracy(int(counts.top5), total),
-    )
+def _checked(logits: Tensor, images: int, classes: int) -> Tensor:
+    if logits.shape != (images, classes):
+        raise UserError(
+            f"the model gives scores of shape {tuple(logits.shape)} for {images} images and "
+            f"{classes} classes; evaluate it on the classes it was trained on"
+        )
+    return logits.float()
 
 
-def _score_labels(reading: _Reading, total: int, classes: tuple[str, ...], world: World) -> Evaluation:
-    """Each process fills the rows of its images; the sum over all processes is the whole."""
-    device = _reduction_device(world)
-    scores, truth = (torch.zeros(total, len(classes), device=device) for _ in range(2))
-    read, unread = (torch.zeros(total, dtype=torch.int64, device=device) for _ in range(2))
-    for answers in reading:
-        rows, others = answers.indices.to(device), answers.unread_indices.to(device)
-        scores[rows], truth[rows] = answers.logits.float().to(device), _yes_or_no(answers.labels, classes).to(device)
-        truth[others] = _yes_or_no(answers.unread_labels, classes).to(device)
-        read[rows] += 1
-        unread[others] += 1
-    scores, truth, read, unread = (world.sum(part).cpu() for part in (scores, truth, read, unread))
-    protocol, bad = reading.gather(world)
-    assert bool((read + unread == 1).all()), "every image counts exactly once"
-    loss = F.binary_cross_entropy_with_logits(scores.double(), truth.double(), reduction="none").mean(dim=1)
-    probabilities = scores.sigmoid().nan_to_num(0.0)  # what is not a number says nothing,
-    probabilities[unread > 0] = 0.0  # nor does what could not be read
-    metrics = multi_label_metrics(probabilities.numpy(), truth.numpy().astype(np.uint8))
-    return Evaluation(
-        images=total,
-        protocol=protocol,
-        loss=_loss(float(loss[read > 0].sum()), int(read.sum())),
-        per_class=_per_class_table(classes, metrics.per_class, metrics.average_precision),
-        bad=bad,
-        mean_average_precision=_percent(metrics.mean_average_precision),
-        micro_f1=_percent(metrics.micro_f1),
-        macro_f1=_percent(metrics.macro_f1),
-    )
+class _Collected:
+    """Rows of numbers, one an image, on the device, filled batch by batch; nothing is read back before the end."""
+
+    def __init__(self, split: Split, classes: tuple[str, ...], multi_label: bool) -> None:
+        self._split, self._classes, self._multi_label = split, classes, multi_label
+        self._rows: Tensor | None = None  # (images, columns) float32; all zeros where an image was not read
+        self.images_read = 0
+
+    def add(self, logits: Tensor, labels: Tensor, indices: Indices) -> None:
+        """Of one batch: logits (N, K), labels (N,) or (N, K), sample indices (N,)."""
+        numbers = (_numbers_of_labels if self._multi_label else _numbers)(logits, labels.to(logits.device))
+        if self._rows is None:
+            self._rows = self._blank(logits.device)
+        self._rows[upload(indices, logits.device)] = torch.cat([torch.ones_like(numbers[:, :1]), numbers], dim=1)
+
+    def _blank(self, device: torch.device) -> Tensor:
+        columns = 1 + len(self._classes) if self._multi_label else 4
+        return torch.zeros(len(self._split), 1 + columns, device=device)
+
+    def over(self, world: World) -> Answers | LabelAnswers:
+        """The rows of all processes together."""
+        rows = self._blank(_reduction_device(world)) if self._rows is None else self._rows
+        table = world.sum(rows).cpu().numpy()
+        read = table[:, 0] > 0
+        self.images_read = int(read.sum())
+        table[~read, 1:] = np.nan
+        names, labels = self._split.names, self._split.labels
+        if self._multi_label:
+            rows_of_labels = _yes_or_no(torch.from_numpy(labels), self._classes).numpy().astype(np.uint8)
+            return LabelAnswers(names, self._classes, rows_of_labels, table[:, 2:], table[:, 1])
+        predictions, ranks_, losses, confidences = table[:, 1:].T
+        return Answers(
+            names, self._classes, labels.astype(np.int64), _whole(predictions), confidences, _whole(ranks_), losses
+        )
 
 
-def _yes_or_no(labels: Tensor, classes: Sequence[str]) -> Tensor:
+def _numbers(logits: Tensor, labels: Tensor) -> Tensor:
+    """(N, 4): prediction, rank of the true class, loss, confidence; the first two -1 where there is none.
+
+    The loss of an image of an unknown class is not a number, that of scores which are no numbers infinite.
+    """
+    confidence = logits.softmax(dim=1).amax(dim=1)
+    known, answered = labels != UNKNOWN, ~confidence.isnan()
+    prediction = torch.where(answered, predicted(logits), -1)
+    rank = torch.where(answered & known, ranks(logits, labels.clamp(min=0)), -1)
+    loss = F.cross_entropy(logits, labels, ignore_index=UNKNOWN, reduction="none")
+    loss = loss.nan_to_num(torch.inf, torch.inf).masked_fill(~known, torch.nan)
+    return torch.stack([prediction.float(), rank.float(), loss, confidence], dim=1)
+
+
+def _numbers_of_labels(logits: Tensor, labels: Tensor) -> Tensor:
+    """(N, 1 + K): loss, and the probability of each class."""
+    truth = _yes_or_no(labels, range(logits.shape[1]))
+    loss = F.softplus(logits * (1 - 2 * truth)).mean(dim=1, keepdim=True)  # exact also where it is small
+    return torch.cat([loss.nan_to_num(torch.inf, torch.inf), logits.sigmoid()], dim=1)
+
+
+def _whole(column: NDArray[np.float32]) -> NDArray[np.int64]:
+    return np.nan_to_num(column, nan=-1.0).astype(np.int64)
+
+
+def _yes_or_no(labels: Tensor, classes: Sized) -> Tensor:
     """(N, K) float32 rows as they are; of one label an image, (N,) int64, ones at the labels, none for -1."""
     if labels.ndim == 2:
-        return labels
+        return labels.float()
     return F.one_hot(labels + 1, len(classes) + 1)[:, 1:].float()
 
 
@@ -240,39 +192,3 @@ def _reduction_device(world: World) -> torch.device:
     if world.size > 1 and dist.get_backend() == "nccl":
         return torch.device("cuda", world.local_rank)
     return torch.device("cpu")
-
-
-def _accuracy(right: int, total: int) -> Measurement:
-    low, high = wilson_interval(right, total)
-    return Measurement(100 * right / total, "%", 100 * low, 100 * high)
-
-
-def _percent(share: float) -> Measurement:
-    return Measurement(100 * share, "%")
-
-
-def _loss(loss_sum: float, images: int) -> Measurement:
-    return Measurement(loss_sum / images if images else math.nan, "nats")
-
-
-def _per_class_table(
-    classes: tuple[str, ...], scores: PerClass, average_precision: NDArray[np.float64] | None = None
-) -> Table:
-    columns: dict[str, NDArray[np.float64]] = {
-        "precision": scores.precision,
-        "recall": scores.recall,
-        "F1": scores.f1,
-    }
-    if average_precision is not None:
-        columns["average precision"] = average_precision
-    measured = zip(*((_cell(share) for share in column) for column in columns.values()), strict=True)
-    rows = zip(classes, scores.images.tolist(), measured, strict=True)
-    return Table(
-        "Per class, in %",
-        ("class", "images", *columns),
-        tuple((name, images, *cells) for name, images, cells in rows),
-    )
-
-
-def _cell(share: float) -> Cell:
-    return None if math.isnan(share) else 100 * float(share)

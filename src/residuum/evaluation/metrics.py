@@ -1,80 +1,15 @@
-"""Metrics as counts: a pure function from (logits, labels) to sums, added over batches and divided once."""
+"""Metrics: pure functions of logits and labels, and of counts."""
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
-
-from residuum.distributed import World
 
 UNKNOWN = -1
 Z_95 = 1.959963984540054  # the normal quantile that leaves 2.5 % in each tail
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Sums over images, each a tensor on the device of the logits. Counts of disjoint sets of images add up.
-
-    confusion: (K + 1, K + 1), rows true and columns predicted class. The last row holds the images of a class
-    that the model does not know, the last column those without an answer: they could not be read, or their
-    logits are not numbers. loss: the sum of the cross-entropy in nats over the `judged` images: read, and of a
-    known class.
-    """
-
-    images: Tensor
-    judged: Tensor
-    top1: Tensor
-    top5: Tensor
-    loss: Tensor
-    confusion: Tensor
-
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
-
-    def summed_over(self, world: World) -> "Counts":
-        """The counts of all processes together."""
-        return Counts(*(world.sum(getattr(self, f.name)) for f in fields(self)))
-
-
-def no_counts(classes: int, device: torch.device) -> Counts:
-    """The counts of no image at all."""
-    zero = torch.zeros((), dtype=torch.int64, device=device)
-    loss = torch.zeros((), dtype=_sum_type(device), device=device)
-    confusion = torch.zeros(classes + 1, classes + 1, dtype=torch.int64, device=device)
-    return Counts(zero, zero.clone(), zero.clone(), zero.clone(), loss, confusion)
-
-
-def count(logits: Tensor, labels: Tensor) -> Counts:
-    """Count one batch. logits: (N, K) float; labels: (N,) int64, `UNKNOWN` for a class that the model does
-    not have.
-
-    Among equal logits the lower class index ranks first, as in `numpy.argmax`. Not-a-number is never right.
-    """
-    classes = logits.shape[1]
-    known = labels >= 0
-    rank = ranks(logits, labels.clamp(min=0))
-    losses = F.cross_entropy(logits.float(), labels, ignore_index=UNKNOWN, reduction="none")
-    pairs = torch.where(known, labels, classes) * (classes + 1) + _predicted(logits)
-    return Counts(
-        images=torch.tensor(len(labels), device=logits.device),
-        judged=known.sum(),
-        top1=((rank < 1) & known).sum(),
-        top5=((rank < min(5, classes)) & known).sum(),
-        loss=losses.to(_sum_type(logits.device)).sum(),
-        confusion=torch.bincount(pairs, minlength=(classes + 1) ** 2).view(classes + 1, classes + 1),
-    )
-
-
-def count_unread(labels: Tensor, classes: int) -> Counts:
-    """Count images that could not be read, (N,) labels: errors, of their own class, without a loss."""
-    nothing = no_counts(classes, labels.device)
-    rows = torch.bincount(torch.where(labels >= 0, labels, classes), minlength=classes + 1)
-    nothing.confusion[:, classes] = rows
-    return replace(nothing, images=torch.tensor(len(labels), device=labels.device))
 
 
 def ranks(logits: Tensor, labels: Tensor) -> Tensor:
@@ -86,15 +21,11 @@ def ranks(logits: Tensor, labels: Tensor) -> Tensor:
     return (~(logits <= own) | ((logits == own) & below)).sum(dim=1)
 
 
-def _predicted(logits: Tensor) -> Tensor:
-    """(N,) the class of rank 0; K where a logit is not a number."""
+def predicted(logits: Tensor) -> Tensor:
+    """(N,) the class of rank 0 for logits (N, K); K where a logit is not a number."""
     classes = logits.shape[1]
     index = torch.arange(classes, device=logits.device)
     return torch.where(logits == logits.amax(dim=1, keepdim=True), index, classes).amin(dim=1)
-
-
-def _sum_type(device: torch.device) -> torch.dtype:
-    return torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
@@ -127,7 +58,7 @@ def per_class(right: NDArray[np.int64], predicted: NDArray[np.int64], images: ND
 
 
 def per_class_of_confusion(confusion: NDArray[np.int64]) -> PerClass:
-    """The same from the (K + 1, K + 1) confusion matrix of `Counts`."""
+    """The same from the (K + 1, K + 1) confusion matrix of `Answers`."""
     return per_class(np.diag(confusion)[:-1], confusion.sum(axis=0)[:-1], confusion.sum(axis=1)[:-1])
 
 

@@ -1,14 +1,36 @@
-"""A trained model measured on a data set: classes matched by name, preprocessing as in training."""
+"""Trained models measured on a data set: classes matched by name, each model's preprocessing as in its training."""
 
-from residuum.data.loaders import evaluation_loader
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
 from residuum.data.sources import DataSet
-from residuum.data.workers import LoaderSettings
-from residuum.distributed import process_group, world_from_environment
+from residuum.data.splits import Split
+from residuum.data.view_loader import ViewLoader, Views
+from residuum.data.workers import Progress
+from residuum.distributed import World, process_group, world_from_environment
 from residuum.errors import UserError
-from residuum.evaluation.evaluate import Evaluation, predictor
-from residuum.evaluation.evaluate import evaluate as evaluate_predictions
+from residuum.evaluation.answers import Answers, LabelAnswers
+from residuum.evaluation.evaluate import answer, predictor
+from residuum.evaluation.scores import Evaluation, evaluation_of, in_full
+from residuum.evaluation.views import Predict, Protocol, Viewing, average_scores, predict_views, viewing
 from residuum.hardware import choose_device, choose_precision, default_workers
 from residuum.weights import Classifier
+
+_VIEW_BYTES = 2**28  # of views that wait for the network
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a model is worth, and what it said of each image."""
+
+    evaluation: Evaluation
+    answers: Answers | LabelAnswers
 
 
 def evaluate(
@@ -16,6 +38,7 @@ def evaluate(
     dataset: DataSet,
     *,
     split: str | None = None,
+    protocol: Protocol | None = None,
     batch_size: int = 256,
     workers: int | None = None,
     device: str = "auto",
@@ -24,35 +47,168 @@ def evaluate(
     """Score a model on a split of a data set: test, else val, else the only one; or the one named; or "all".
 
     The data set must be opened with the model's classes, `open_data(spec, classes=classifier.classes)`, which
-    matches them by name. Images stream, each through the model's own preprocessing. Under torchrun each
-    process takes its share, and all get the same result.
+    matches them by name. Images stream, each through the model's own preprocessing, decoded by `workers` threads;
+    without a `protocol` the centre view is looked at. Under torchrun each process takes its share, and all get the
+    same result.
     Raises UserError for other classes, for several labels an image where the model gives one, for a split that
-    is not there and for a device that cannot be had.
+    is not there, for a protocol that the network cannot follow and for a device that cannot be had.
     """
-    if dataset.classes != classifier.classes:
-        raise UserError(
-            f"{dataset.spec} was opened under other classes than the model's; open it with "
-            "open_data(spec, classes=classifier.classes), which matches them by name"
+    (measured,) = measure(
+        [classifier],
+        dataset,
+        split=split,
+        protocol=protocol,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        precision=precision,
+    )
+    return measured.evaluation
+
+
+def measure(
+    classifiers: Sequence[Classifier],
+    dataset: DataSet,
+    *,
+    split: str | None = None,
+    protocol: Protocol | None = None,
+    ensemble: bool = False,
+    batch_size: int = 256,
+    workers: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    progress: Progress | None = None,
+) -> list[Measured]:
+    """Each model's evaluation and answers, in one pass over the images; with `ensemble` also, last, their average's.
+
+    The models may differ in architecture, preprocessing and the order of their classes; an image is decoded once.
+    Otherwise as `evaluate`.
+    """
+    _check_labels(classifiers, dataset)
+    where, protocol = choose_device(device, world_from_environment().local_rank), protocol or Protocol()
+    panel = Panel.of(classifiers, dataset.classes, protocol, where, precision, batch_size)
+    average = partial(average_scores, how=protocol.average, multi_label=classifiers[0].multi_label)
+
+    def predict(views: Sequence[Sequence[Views]]) -> list[Tensor]:
+        scores = panel(views)
+        return [*scores, average(torch.stack(scores))] if ensemble else scores
+
+    with process_group(where) as world:
+        answers, bad = answer(
+            predict,
+            panel.loader(dataset.held_out(split)[1], batch_size, workers, where, world),
+            models=len(classifiers) + ensemble,
+            classes=dataset.classes,
+            multi_label=classifiers[0].multi_label,
+            world=world,
+            progress=progress,
         )
-    if dataset.multi_label and not classifier.multi_label:
-        raise UserError(
-            f"{dataset.spec} has several labels an image and the model gives one; "
-            "evaluate it on data of one label an image, or train a model on such data"
-        )
-    _, images = dataset.held_out(split)
-    where = choose_device(device, world_from_environment().local_rank)
+    names = [protocol.name(classifier.preprocessing) for classifier in classifiers]
+    names += [_ensemble_name(names, protocol)] if ensemble else []
+    found = zip(answers, names, strict=True)
+    return [Measured(in_full(evaluation_of(own, name, bad), own), own) for own, name in found]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Models that look at the same images: a function from the views of a batch to the logits (N, K) of each.
+
+    viewings: how images are seen, each way once; members: for each model which way is its own, and what gives its
+    logits.
+    """
+
+    viewings: tuple[Viewing, ...]
+    members: tuple[tuple[int, Callable[[Sequence[Views]], Tensor]], ...]
+
+    @classmethod
+    def of(
+        cls,
+        classifiers: Sequence[Classifier],
+        classes: tuple[str, ...],
+        protocol: Protocol,
+        device: torch.device,
+        precision: str,
+        batch_size: int,
+    ) -> Self:
+        """The models on `device`, their scores in the order of `classes`, `batch_size` views at a time."""
+        own = [viewing(classifier.preprocessing, protocol) for classifier in classifiers]
+        viewings = tuple(dict.fromkeys(own))
+        members = []
+        for classifier, seen in zip(classifiers, own, strict=True):
+            predict = _predict_in_order(classifier, classes, device, precision)
+            if protocol.kind == "multi-scale":
+                _check_fully_convolutional(classifier, predict, device)
+            look = predict_views(
+                predict,
+                classifier.preprocessing,
+                protocol,
+                device=device,
+                batch_size=batch_size,
+                multi_label=classifier.multi_label,
+            )
+            members.append((viewings.index(seen), look))
+        return cls(viewings, tuple(members))
+
+    def __call__(self, views: Sequence[Sequence[Views]]) -> list[Tensor]:
+        return [predict(views[number]) for number, predict in self.members]
+
+    def loader(
+        self, images: Split, batch_size: int, workers: int | None, device: torch.device, world: World
+    ) -> ViewLoader:
+        """The images as all members see them: a batch, or as many as have views of 256 MiB, at a time."""
+        threads = default_workers(device) if workers is None else max(1, workers)
+        of_one = sum(viewing.bytes_of_image() for viewing in self.viewings)
+        at_once = max(1, min(batch_size, _VIEW_BYTES // of_one))
+        return ViewLoader(images, self.viewings, at_once, threads=threads, device=device, world=world)
+
+
+def _predict_in_order(
+    classifier: Classifier, classes: tuple[str, ...], device: torch.device, precision: str
+) -> Predict:
+    """The model's predict function, its scores in the order of `classes`."""
     if precision == "auto":  # the number that training printed is the one to find again
         precision = classifier.provenance.get("precision", "auto")
-    predict = predictor(classifier.network, where, choose_precision(precision, where))
-    most = len(images) // batch_size  # starting a process for less than a batch takes longer than the batch
-    processes = min(default_workers(where), most) if workers is None else workers
-    with process_group(where) as world:
-        settings = LoaderSettings(device=where, workers=processes, world=world, kind="file")
-        loader = evaluation_loader(images, classifier.preprocessing, batch_size=batch_size, settings=settings)
-        return evaluate_predictions(
-            predict,
-            loader,
-            classes=classifier.classes,
-            multi_label=classifier.multi_label,
-            world=world,
-        )
+    dtype = choose_precision(precision, device)
+    predict = predictor(classifier.network, device, dtype, classifier.temperature)
+    if classifier.classes == classes:
+        return predict
+    order = [classifier.classes.index(name) for name in classes]
+    return lambda images: predict(images)[:, order]
+
+
+def _check_labels(classifiers: Sequence[Classifier], dataset: DataSet) -> None:
+    for classifier in classifiers:
+        if set(classifier.classes) != set(dataset.classes):
+            raise UserError(
+                f"{dataset.spec} was opened under other classes than those of {classifier.architecture}; open it with "
+                "open_data(spec, classes=classifier.classes), which matches them by name; models that are measured "
+                "together have the same classes"
+            )
+        if dataset.multi_label and not classifier.multi_label:
+            raise UserError(
+                f"{dataset.spec} has several labels an image and the model gives one; "
+                "evaluate it on data of one label an image, or train a model on such data"
+            )
+    if len({classifier.multi_label for classifier in classifiers}) > 1:
+        raise UserError("some of the models give one label an image, some several; measure them apart")
+
+
+def _check_fully_convolutional(classifier: Classifier, predict: Predict, device: torch.device) -> None:
+    """Refuse a network that is not one mean over the positions of its last feature map, whatever the image's size."""
+    pools = [module for module in classifier.network.modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
+    if all(module.output_size in (1, (1, 1)) for module in pools):
+        handling = classifier.preprocessing
+        larger = torch.zeros(1, handling.channels, 2 * handling.size, 2 * handling.size, device=device)
+        with suppress(RuntimeError, ValueError, AssertionError):
+            predict(larger)
+            return
+    raise UserError(
+        f"{classifier.architecture} takes images of one size only: it is not fully convolutional; "
+        "use the protocol 1-crop or 10-crop"
+    )
+
+
+def _ensemble_name(names: Sequence[str], protocol: Protocol) -> str:
+    looks = " + ".join(dict.fromkeys(names))
+    said = protocol.average == "probabilities" or looks.endswith("averaged")
+    return f"ensemble of {len(names)}, {looks}{'' if said else ', logits averaged'}"

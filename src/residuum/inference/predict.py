@@ -4,9 +4,7 @@ import csv
 import glob
 import json
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -19,6 +17,7 @@ from torch import Tensor
 
 from residuum.data.decoding import BadImage, decode
 from residuum.data.preprocessing import Preprocessing
+from residuum.data.reading import read_ahead
 from residuum.data.sources.folders import IMAGE_SUFFIXES
 from residuum.errors import UserError
 from residuum.evaluation.evaluate import predictor
@@ -58,7 +57,7 @@ def predict(
     if top < 1 or batch_size < 1:
         raise UserError(f"top is {top} and batch_size {batch_size}; both are at least 1")
     where = choose_device(device)
-    network = predictor(classifier.network, where, choose_precision(precision, where))
+    network = predictor(classifier.network, where, choose_precision(precision, where), classifier.temperature)
     threads = default_workers(where) if workers is None else max(1, workers)
     decoded = _decode_ahead(paths, classifier.preprocessing, threads, ahead=batch_size + threads)
 
@@ -75,7 +74,7 @@ def predict(
 
 
 def _decode_ahead(paths: Iterable[Path], preprocessing: Preprocessing, threads: int, ahead: int) -> Iterator[_Decoded]:
-    """Each file's view, in order, while a pool of threads reads up to `ahead` files more."""
+    """Each file's view, in order."""
 
     def read(path: Path) -> View | BadImage:
         try:
@@ -83,18 +82,7 @@ def _decode_ahead(paths: Iterable[Path], preprocessing: Preprocessing, threads: 
         except BadImage as bad:
             return bad
 
-    pending: deque[tuple[Path, Future[View | BadImage]]] = deque()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="residuum-decode")
-    try:
-        for path in paths:
-            pending.append((path, pool.submit(read, path)))
-            if len(pending) > ahead:
-                oldest, future = pending.popleft()
-                yield oldest, future.result()
-        for path, future in pending:
-            yield path, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return read_ahead(paths, read, threads=threads, ahead=ahead)
 
 
 def _classify(
@@ -185,5 +173,5 @@ def write_csv(predictions: Iterable[Prediction], stream: TextIO, *, top: int) ->
         pairs = zip(prediction.labels, prediction.probabilities, strict=True)
         cells = [cell for label, probability in pairs for cell in (label, f"{probability:.6g}")]
         blank = [""] * (2 * top - len(cells))
-        name = os.fsencode(prediction.path).decode("utf-8", "backslashreplace")
+        name = os.fsencode(prediction.path).decode("utf-8", "backslashreplace").replace("\r", "\\r")
         writer.writerow((name, *cells, *blank, prediction.error or ""))

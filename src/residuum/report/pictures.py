@@ -1,6 +1,8 @@
 """Pictures of records: training curves as the papers draw them, and contact sheets of images."""
 
+import base64
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from residuum.records import Series
+from residuum.report.curves import draw_curves
+from residuum.report.theme import INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,8 +19,9 @@ if TYPE_CHECKING:
 
 Image_HWC = NDArray[np.uint8]
 
-INK, GRID = "#1f2430", "#e3e6ea"
-COLOURS = ("#1f5fbf", "#d1495b", "#2e8b57", "#c77f1a", "#6f4fa0", "#4a4a4a")
+TINY = 96
+"""Images of at most this many pixels a side are shown pixel by pixel, larger ones as photographs."""
+_LONGEST = 640  # pixels of a photograph within a page
 
 
 def plot_curves(panels: Sequence[Sequence[Series]], path: Path, title: str = "") -> None:
@@ -36,60 +41,11 @@ def plot_curves(panels: Sequence[Sequence[Series]], path: Path, title: str = "")
 
 
 def _draw_panel(axes: "Axes", group: Sequence[Series]) -> None:
-    thin = [series for series in group if _is_training(series)]
-    bold = [series for series in group if not _is_training(series)]
-    for series, colour in zip(thin, COLOURS, strict=False):
-        axes.plot(series.x, series.y, color=colour, linewidth=0.9, alpha=0.9, label=series.name)
-    for series, colour in zip(bold, COLOURS, strict=False):
-        axes.plot(series.x, series.y, color=colour, linewidth=2.2, label=series.name, solid_capstyle="round")
-        if "%" in series.y_label and series.y:
-            _write_last_value(axes, series, colour)
+    draw_curves(axes, group)
     axes.set_xlabel(group[0].x_label, color=INK, fontsize=9)
     axes.set_ylabel(group[0].y_label, color=INK, fontsize=9)
-    top = _top_of_axis(group)
-    axes.set_ylim(-0.02 * top, top)
-    _dress(axes)
     if len(group) > 1:
         axes.legend(frameon=False, fontsize=8.5, labelcolor=INK)
-
-
-def _is_training(series: Series) -> bool:
-    return series.name.startswith("training")
-
-
-def _top_of_axis(group: Sequence[Series]) -> float:
-    """The largest value; but where the first fifth of the curves towers over the rest, the rest decides."""
-    values = [[y for y in series.y if np.isfinite(y)] for series in group]
-    largest = max((y for ys in values for y in ys), default=0.0)
-    settled = max((y for ys in values for y in ys[len(ys) // 5 :]), default=0.0)
-    top = settled if largest > 2 * settled else largest
-    return 1.08 * top if top > 0 else 1.0
-
-
-def _write_last_value(axes: "Axes", series: Series, colour: str) -> None:
-    axes.annotate(
-        f"{series.y[-1]:.2f} %",
-        (series.x[-1], series.y[-1]),
-        xytext=(0, 7),
-        textcoords="offset points",
-        ha="right",
-        fontsize=8.5,
-        color=colour,
-        fontweight="bold",
-    )
-
-
-def _dress(axes: "Axes") -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.margins(x=0.02)
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8.5, colors=INK, length=0)
-    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(INK)
 
 
 def contact_sheet(rows: Sequence[tuple[str, Iterable[Image_HWC]]], path: Path, tile: int = 64) -> None:
@@ -116,6 +72,25 @@ def contact_sheet(rows: Sequence[tuple[str, Iterable[Image_HWC]]], path: Path, t
     sheet.save(path, format="PNG")
 
 
+def data_uri(image: Image_HWC) -> str:
+    """An image (H, W, 1 or 3) as a `data:` address: a tiny one exactly, as PNG; a larger one as JPEG of quality 85.
+
+    A photograph of more than 640 pixels a side is reduced to that.
+    """
+    from PIL import Image
+
+    picture = _picture(image)
+    file = BytesIO()
+    if max(picture.size) <= TINY:
+        picture.save(file, format="PNG", optimize=True)
+        kind = "png"
+    else:
+        picture.thumbnail((_LONGEST, _LONGEST), Image.Resampling.LANCZOS)
+        picture.save(file, format="JPEG", quality=85)
+        kind = "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
 def _shortened(name: str, longest: int = 28) -> str:
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
@@ -123,10 +98,16 @@ def _shortened(name: str, longest: int = 28) -> str:
 def _tile(image: Image_HWC, tile: int) -> "Image.Image":
     from PIL import Image
 
-    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    picture = _picture(image)
     factor = tile / max(picture.size)
     if factor >= 1:
         size = (picture.width * int(factor), picture.height * int(factor))
         return picture.resize(size, Image.Resampling.NEAREST)
     size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
     return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def _picture(image: Image_HWC) -> "Image.Image":
+    from PIL import Image
+
+    return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from residuum.data.loaders import Loader
 from residuum.distributed import World
-from residuum.evaluation.evaluate import Evaluation
+from residuum.evaluation.scores import Evaluation
 from residuum.training.captured import Update
 from residuum.training.checkpoints import CheckpointWriter, optimizer_state, restore_optimizer
 from residuum.training.ema import WeightAverage

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from torch import Tensor
+
 from residuum.data.loaders import Batch
 from residuum.data.workers import WorkerDiedError
 from residuum.errors import UserError
@@ -57,7 +59,7 @@ def train_epoch(job: Job, stop: StopRequest) -> None:
     position.seconds += time.monotonic() - clock
 
 
-def batches(job: Job, epoch: int, end: int, stop: StopRequest) -> Iterator[Batch]:
+def batches(job: Job, epoch: int, end: int, stop: StopRequest) -> Iterator[Batch[Tensor]]:
     """The batches of the epoch from where training stands up to update `end`."""
     start = job.position.step
     try:
@@ -70,7 +72,7 @@ def batches(job: Job, epoch: int, end: int, stop: StopRequest) -> Iterator[Batch
         raise
 
 
-def train_step(job: Job, batch: Batch) -> None:
+def train_step(job: Job, batch: Batch[Tensor]) -> None:
     """One update on one batch, in `run.accumulate` pieces; none on a batch of which no image can be read."""
     if len(batch.indices):
         update(job, batch)

@@ -1,4 +1,4 @@
-"""The folder a run lives in: `run.json`, `metrics.jsonl`, TensorBoard events, `checkpoints/`, `model/` and `best/`."""
+"""The folder a run lives in: `run.json`, `metrics.jsonl`, TensorBoard events and folders, of checkpoints say."""
 
 import json
 import os
@@ -17,6 +17,7 @@ from residuum.records import plain
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+_PREDICTIONS = "predictions"
 _REQUIRED = (  # what a run says of itself before anything else
     ("run", "recipe", str),
     ("data", "fingerprint", str),
@@ -54,6 +55,10 @@ class RunFolder:
             or any(path.name != "step-00000000" for path in self.checkpoints.glob("*step-*"))
         )
 
+    def predictions(self, split: str) -> Path:
+        """The file with what the final model said of each image of a split."""
+        return self.path / _PREDICTIONS / f"{split}.csv"
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Nobody else trains in this folder while the block runs; what a killed process has left in it is removed.
@@ -86,13 +91,15 @@ class RunFolder:
         """Remove what an earlier start without work left, so that nothing of it is taken for this run's."""
         self.manifest.unlink(missing_ok=True)
         self.metrics.unlink(missing_ok=True)
-        for leftover in (self.events, self.best, self.checkpoints):
+        for leftover in (self.events, self.best, self.checkpoints, self.path / _PREDICTIONS):
             shutil.rmtree(leftover, ignore_errors=True)
 
     def read_manifest(self) -> dict[str, Any]:
         """What `run.json` holds. Raises UserError when there is no run here or the file is damaged."""
         if not self.holds_run:
-            raise UserError(f"{self.path} holds no run to resume (no run.json); start one without --resume")
+            raise UserError(
+                f"{self.path} holds no run (no run.json); name the folder of one, or start one without --resume"
+            )
         manifest: Any = read_json(self.manifest)
         if not all(_has(manifest, *required) for required in _REQUIRED):
             raise UserError(f"{self.manifest} describes no run; start a new run in another folder")

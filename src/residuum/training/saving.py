@@ -5,7 +5,7 @@ import time
 import torch
 
 from residuum.data.workers import WorkerDiedError
-from residuum.evaluation.evaluate import Evaluation
+from residuum.evaluation.scores import Evaluation
 from residuum.training.interruption import Interrupted, StopRequest
 from residuum.training.job import Job
 from residuum.training.updates import settle

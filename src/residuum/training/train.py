@@ -22,7 +22,10 @@ from residuum.distributed import (
     world_from_environment,
 )
 from residuum.errors import UserError
-from residuum.evaluation.evaluate import Evaluation, evaluate, predictor
+from residuum.evaluation.answers import Answers, LabelAnswers, write_answers
+from residuum.evaluation.evaluate import BadImages, answer, predictor
+from residuum.evaluation.scores import Evaluation, evaluation_of, in_full
+from residuum.evaluation.views import Protocol
 from residuum.hardware import (
     autocast,
     choose_device,
@@ -336,7 +339,7 @@ def _finish(context: _Context, data: PreparedData, job: Job) -> TrainResult:
     if context.run.recompute_bn:
         with autocast(context.device, context.dtype):
             recompute_bn(network, _images_until_stopped(context, data.train.epoch(job.epochs)), context.world)
-    evaluations = {name: _measure(context, network, data, name) for name in data.measured}
+    evaluations = {name: _measure_in_full(context, network, data, name) for name in data.measured}
     if context.world.is_main:
         scores = {name: evaluation.score for name, evaluation in evaluations.items()}
         save_model(context.folder.model, _classifier(context, data, network, scores))
@@ -346,26 +349,43 @@ def _finish(context: _Context, data: PreparedData, job: Job) -> TrainResult:
     return TrainResult(context.folder.path, context.run, evaluations, tuple(context.folder.read_metrics()))
 
 
+def _measure_in_full(context: _Context, network: nn.Module, data: PreparedData, split: str) -> Evaluation:
+    """The final evaluation on a split; what the network said of each image is kept in the run's folder."""
+    answers, bad = _answers(context, network, data, split)
+    if context.world.is_main:
+        write_answers(context.folder.predictions(split), answers)
+    return in_full(evaluation_of(answers, Protocol().name(data.preprocessing), bad), answers)
+
+
 def _measure(context: _Context, network: nn.Module, data: PreparedData, split: str) -> Evaluation:
+    answers, bad = _answers(context, network, data, split)
+    return evaluation_of(answers, Protocol().name(data.preprocessing), bad)
+
+
+def _answers(
+    context: _Context, network: nn.Module, data: PreparedData, split: str
+) -> tuple[Answers | LabelAnswers, BadImages]:
     dataset = context.dataset
     for buffer in network.buffers():  # batch statistics differ between processes; those of the main one are saved
         context.world.share(buffer)
     predict = predictor(network, context.device, context.dtype)
 
-    def predict_until_stopped(images: Tensor) -> Tensor:
+    def predict_until_stopped(images: Tensor) -> tuple[Tensor]:
         _leave_if_asked(context)
-        return predict(images)
+        return (predict(images),)
 
-    return evaluate(
+    (answers,), bad = answer(
         predict_until_stopped,
         data.measured[split],
+        models=1,
         classes=dataset.classes,
         multi_label=dataset.multi_label,
         world=context.world,
     )
+    return answers, bad
 
 
-def _images_until_stopped(context: _Context, batches: Iterable[Batch]) -> Iterator[Tensor]:
+def _images_until_stopped(context: _Context, batches: Iterable[Batch[Tensor]]) -> Iterator[Tensor]:
     for batch in batches:
         _leave_if_asked(context)
         yield batch.images

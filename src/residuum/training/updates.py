@@ -28,7 +28,7 @@ class NonFiniteError(UserError):
         super().__init__(f"the {what} is {value} at update {step}")
 
 
-def update(job: Job, batch: Batch) -> None:
+def update(job: Job, batch: Batch[Tensor]) -> None:
     """One update of the weights on one batch. On a GPU it may not be made yet on return; see `settle`."""
     set_rate(job.optimizer, job.lr(job.position.step))
     if job.unseen is None or job.schedule.watches_batches:
@@ -37,7 +37,7 @@ def update(job: Job, batch: Batch) -> None:
         _unseen_update(job, batch)
 
 
-def _seen_update(job: Job, batch: Batch) -> None:
+def _seen_update(job: Job, batch: Batch[Tensor]) -> None:
     """Look at loss and gradient before the optimiser's step. L-BFGS asks for both more than once, the others once."""
     counts = [0.0, 0.0, 0.0]
 
@@ -56,7 +56,7 @@ def _seen_update(job: Job, batch: Batch) -> None:
     job.position.add(loss_sum, correct, images)
 
 
-def _unseen_update(job: Job, batch: Batch) -> None:
+def _unseen_update(job: Job, batch: Batch[Tensor]) -> None:
     """Nothing here asks the device for a number, so it is never waited for."""
     unseen = job.unseen
     assert unseen is not None

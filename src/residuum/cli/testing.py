@@ -1,0 +1,187 @@
+"""Models given on a command line, measured on data: what `evaluate` prints and `report` draws."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from residuum.cli.run_records import CALIBRATED
+from residuum.errors import UserError
+
+if TYPE_CHECKING:
+    from residuum.data.sources import DataSet
+    from residuum.data.splits import Split
+    from residuum.data.workers import Progress
+    from residuum.evaluation.answers import Answers, LabelAnswers
+    from residuum.evaluation.published import Published
+    from residuum.evaluation.scores import Evaluation
+    from residuum.evaluation.views import Protocol
+    from residuum.weights import Classifier
+
+ENSEMBLE = "ensemble"
+
+
+class Test(NamedTuple):
+    """What models are measured on: the data as they were named and as they were opened, and the split's name."""
+
+    data: str
+    dataset: "DataSet"
+    split: str
+
+
+class Result(NamedTuple):
+    """A line of the outcome: a name, what was measured, and the printed figures that it may stand beside."""
+
+    name: str
+    evaluation: "Evaluation"
+    answers: "Answers | LabelAnswers"
+    published: "tuple[Published, ...]" = ()
+
+
+def open_models(
+    names: Sequence[str], weights: str | None, opened: Callable[..., "DataSet"]
+) -> "tuple[list[Classifier], DataSet]":
+    """The trained models, or networks by name, and the data under their classes, or under its own where none has any.
+
+    opened: opens the data, given the `classes` to match. Raises UserError for models that differ in their classes.
+    """
+    from residuum.pretrained import new_classifier
+    from residuum.weights import load
+
+    by_name = [name for name in names if is_network(name)]
+    if weights is not None and len(by_name) != 1:
+        raise UserError(
+            f"--weights is for one network given by name and got {len(by_name)}; name one, such as resnet50"
+        )
+    loaded = {name: load(name) for name in names if name not in by_name}
+    first = next(iter(loaded.values()), None)
+    for name, classifier in loaded.items():
+        if first is not None and set(classifier.classes) != set(first.classes):
+            raise UserError(f"{name} knows other classes than {next(iter(loaded))}; measure them apart")
+    dataset = opened(classes=first.classes if first else None)
+    new = {name: new_classifier(name, dataset.classes, weights) for name in by_name}
+    return [{**loaded, **new}[name] for name in names], dataset
+
+
+def is_network(name: str) -> bool:
+    """Whether this names a network of the catalogue or a library, and not a folder."""
+    from residuum.models.catalogue import find
+
+    if Path(name).exists():
+        return False
+    try:
+        find(name)
+    except UserError:
+        if name.partition("/")[0] in ("torchvision", "timm"):
+            raise
+        return False
+    return True
+
+
+def measured(
+    names: Sequence[str],
+    classifiers: "Sequence[Classifier]",
+    test: Test,
+    look: "Protocol",
+    ensemble: bool,
+    how: Mapping[str, Any],
+) -> list[Result]:
+    """What each model came to, and last, if asked for, their ensemble. how: what `measure` is told of computing."""
+    from residuum.inference.evaluate import measure
+
+    with _shown(f"{test.split} images") as progress:
+        found = measure(
+            classifiers, test.dataset, split=test.split, protocol=look, ensemble=ensemble, progress=progress, **how
+        )
+    labels = [*names, *([ENSEMBLE] if ensemble else [])]
+    figures = [
+        *(
+            published_beside(classifier, test, one.evaluation)
+            for classifier, one in zip(classifiers, found, strict=False)
+        ),
+        *([()] if ensemble else []),
+    ]
+    return [
+        Result(name, one.evaluation, one.answers, printed)
+        for name, one, printed in zip(labels, found, figures, strict=True)
+    ]
+
+
+def calibrated(
+    name: str, classifier: "Classifier", test: Test, on: str, look: "Protocol", how: Mapping[str, Any]
+) -> list[Result]:
+    """The model without a temperature and with one fitted on the split `on`, which is kept with it."""
+    from residuum.inference.calibrate import calibrate
+    from residuum.weights import store_temperature
+
+    if on == test.split or test.split == "all":
+        raise UserError(
+            f"a temperature fitted on {on!r} says nothing on {test.split!r}, which holds the same images; "
+            "measure another split with --split"
+        )
+    temperature = calibrate(classifier, test.dataset, on, **how)
+    states = [replace(classifier, temperature=value) for value in (1.0, temperature)]
+    labels = [f"{name}, as trained", f"{name}, temperature {temperature:.3f}"]
+    results = measured(labels, states, test, look, False, how)
+    store_temperature(name, temperature)
+    _keep_beside_run(Path(name), classifier, test, results[-1])
+    return results
+
+
+def _keep_beside_run(path: Path, classifier: "Classifier", test: Test, calibrated: Result) -> None:
+    """For the run's report, where the images are those that the run was measured on, seen as it saw them."""
+    from residuum.evaluation.answers import write_answers
+    from residuum.evaluation.views import Protocol
+    from residuum.training.run_folder import RunFolder
+
+    folder = RunFolder(path)
+    same_look = calibrated.evaluation.protocol == Protocol().name(classifier.preprocessing)
+    same_data = classifier.provenance.get("fingerprint") == test.dataset.fingerprint()
+    if folder.predictions(test.split).exists() and same_look and same_data:
+        write_answers(folder.predictions(f"{test.split}{CALIBRATED}"), calibrated.answers)
+
+
+@contextmanager
+def _shown(what: str) -> "Iterator[Progress]":
+    """A function to tell how many images are read, which shows it, and says at the end how long it took."""
+    from rich.console import Console
+
+    from residuum.distributed import world_from_environment
+    from residuum.training.progress import Reporter
+
+    reporter, images, start = Reporter(Console(stderr=True, quiet=not world_from_environment().is_main)), 0, monotonic()
+    with reporter.reading(what) as show:
+
+        def progress(done: int, total: int) -> None:
+            nonlocal images
+            images = total
+            show(done, total)
+
+        yield progress
+    seconds = monotonic() - start
+    reporter.line(f"{images:,} images in {seconds:.1f} s, {images / seconds:,.0f} images/s")
+
+
+def published_beside(classifier: "Classifier", test: Test, evaluation: "Evaluation") -> "tuple[Published, ...]":
+    """What the papers print of this network, on these data, by this protocol; nothing for one that is untrained."""
+    from residuum.evaluation.published import published_for, recognise
+
+    if classifier.provenance.get("untrained"):
+        return ()
+    images = test.dataset.held_out(test.split)[1]
+    known = recognise(test.dataset.classes, len(images), _size(images), test.split)
+    shortcut = classifier.model_args.get("shortcut")
+    return published_for(classifier.architecture, shortcut, known, evaluation.protocol)
+
+
+def _size(images: "Split") -> tuple[int, int] | None:
+    """Height and width of the first image; None where it cannot be read."""
+    from residuum.data.decoding import BadImage
+
+    try:
+        facts = images.probe(0)
+    except BadImage:
+        return None
+    return facts.height, facts.width
