@@ -32,7 +32,7 @@ quickstart: .venv/installed
 	$(RESIDUUM) predict $(QUICKSTART) $(QUICKSTART)/samples
 	@echo; echo "What to look at next:"
 	@printf '  %-44s  %s\n' \
-		'$(QUICKSTART)/curves.png' 'error, loss and learning rate by epoch' \
+		'$(QUICKSTART)/report.html' 'curves, scores, mistakes: one page' \
 		'$(RESIDUUM) describe resnet20' 'the network, stage by stage' \
 		'$(RESIDUUM) train FOLDER' 'your own images: a sub-folder for each class' \
 		'. $(BIN)/activate' 'then "residuum" alone is enough'

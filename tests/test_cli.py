@@ -28,7 +28,7 @@ from residuum.data.sources import open_data
 from residuum.data.splits import FileSplit
 from residuum.training.interruption import Interrupted
 
-VERBS = ("train", "evaluate", "predict", "models", "describe", "check", "pack")
+VERBS = ("train", "evaluate", "compare", "report", "predict", "models", "describe", "check", "pack")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from residuum.training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-VERBS = ("train", "evaluate", "predict", "models", "describe", "check", "pack")
+VERBS = ("train", "evaluate", "compare", "report", "predict", "models", "describe", "check", "pack")
 
 
 def first_column(page: Path) -> list[str]:

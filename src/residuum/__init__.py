@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from residuum.data.sources import DataSet, open_data
     from residuum.errors import UserError
     from residuum.evaluation.scores import Evaluation
-    from residuum.inference.evaluate import evaluate
+    from residuum.evaluation.views import Protocol
+    from residuum.inference.evaluate import evaluate, measure
     from residuum.inference.predict import Prediction, predict
     from residuum.models.catalogue import create_model, list_models
     from residuum.models.summary import summarise
@@ -25,6 +26,7 @@ __all__ = [
     "DataSet",
     "Evaluation",
     "Prediction",
+    "Protocol",
     "TrainResult",
     "UserError",
     "check_data",
@@ -32,6 +34,7 @@ __all__ = [
     "evaluate",
     "list_models",
     "load",
+    "measure",
     "open_data",
     "predict",
     "save_model",
@@ -44,6 +47,7 @@ _HOMES = {
     "DataSet": "residuum.data.sources",
     "Evaluation": "residuum.evaluation.scores",
     "Prediction": "residuum.inference.predict",
+    "Protocol": "residuum.evaluation.views",
     "TrainResult": "residuum.training.train",
     "UserError": "residuum.errors",
     "check_data": "residuum.data.doctor",
@@ -51,6 +55,7 @@ _HOMES = {
     "evaluate": "residuum.inference.evaluate",
     "list_models": "residuum.models.catalogue",
     "load": "residuum.weights",
+    "measure": "residuum.inference.evaluate",
     "open_data": "residuum.data.sources",
     "predict": "residuum.inference.predict",
     "save_model": "residuum.weights",

@@ -86,18 +86,39 @@ def whole_file(target: Path) -> Iterator[Path]:
 
     A reader sees the old content or the new, never half. The sibling has the same suffix.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=_PREFIX, suffix=f"-{target.name}", dir=target.parent)
+    with _named_after(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=_PREFIX, suffix=f"-{target.name}", dir=target.parent)
     os.close(descriptor)
     temporary = Path(name)
     try:
         yield temporary
-        _sync(temporary)
-        temporary.chmod(0o644)
-        os.replace(temporary, target)
-        _sync(target.parent)
+        with _named_after(target):
+            _sync(temporary)
+            temporary.chmod(0o644)
+            os.replace(temporary, target)
+            _sync(target.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+def refuse_read_only(path: Path) -> None:
+    """Raise OSError, naming `path`, where `whole_file` could not write it; nothing is left behind."""
+    with _named_after(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+
+
+@contextmanager
+def _named_after(path: Path) -> Iterator[None]:
+    """What goes wrong with a temporary file is told of the file that it was to become."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            error.filename, error.filename2 = str(path), None
         raise
 
 

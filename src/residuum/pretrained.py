@@ -16,28 +16,33 @@ from residuum.weights import CONFIG, WEIGHTS, Classifier, model_folder, read_arc
 _SMALL = 64
 
 
-def new_classifier(name: str, classes: Sequence[str], weights: str | None = None) -> Classifier:
+def new_classifier(
+    name: str, classes: Sequence[str], weights: str | None = None, *, multi_label: bool = False
+) -> Classifier:
     """A network of the catalogue, or of a library, that sees images as its paper or its library has it.
 
     Without `weights` (a source as for `load_weights`) it is untrained: good for trying how evaluation runs, and how
     fast. Weights from a file know no names: their outputs are taken for `classes` in order. Raises UserError for an
     unknown name, and for weights of another number of classes or channels.
     """
-    preprocessing = input_of(name)
+    preprocessing = input_of(name, weights)
     network = create_model(name, num_classes=len(classes), in_channels=preprocessing.channels)
     if weights is not None and (notes := load_weights(network, name, weights, classes)):
         raise UserError(
             f"{weights} does not fit as it is ({' '.join(notes)}); train on it with: residuum train --weights"
         )
     provenance = {"untrained": True} if weights is None else {"weights": weights}
-    return Classifier(network.eval(), name, tuple(classes), preprocessing, provenance=provenance)
+    return Classifier(
+        network.eval(), name, tuple(classes), preprocessing, multi_label=multi_label, provenance=provenance
+    )
 
 
-def input_of(name: str) -> Preprocessing:
+def input_of(name: str, weights: str | None = None) -> Preprocessing:
     """How images are shown to a network that brings no preprocessing of its own. Raises UserError for an unknown name.
 
-    timm says it of each of its networks. The others get their paper's input, of which images larger than 64 pixels are
-    the centre of one resized to 8/7 of it, and ImageNet's mean and deviation where they see colours.
+    timm says it of each of its networks, torchvision of each of its weights: those are known by the name of their file,
+    others are taken for the first. Our networks get their paper's input, of which images larger than 64 pixels are the
+    centre of one resized to 8/7 of it, and ImageNet's mean and deviation where they see colours.
     """
     channels, size, width = find(name).task.input_size
     if name.startswith("timm/"):
@@ -46,11 +51,24 @@ def input_of(name: str) -> Preprocessing:
         described = timm.get_pretrained_cfg(name.removeprefix("timm/"))
         assert described is not None, "found above"
         return Preprocessing.from_config(described.to_dict())  # type: ignore[no-untyped-call]
+    if name.startswith("torchvision/"):
+        return _torchvision_input(name.removeprefix("torchvision/"), weights)
     assert size == width
     crop_pct = 0.875 if size > _SMALL else 1.0
     if channels == 1:
         return Preprocessing(1, size, crop_pct, mean=(0.0,), std=(1.0,))
     return Preprocessing(channels, size, crop_pct)
+
+
+def _torchvision_input(name: str, weights: str | None) -> Preprocessing:
+    from torchvision.models import get_model_weights
+
+    known = list(get_model_weights(name))
+    own = [one for one in known if weights is not None and Path(weights).name == one.url.rpartition("/")[2]]
+    default = [get_model_weights(name).DEFAULT] if weights == f"torchvision/{name}" else []
+    shown = [*own, *default, known[0]][0].transforms()
+    (size,), (side,) = shown.crop_size, shown.resize_size
+    return Preprocessing(3, size, size / side, shown.interpolation.value, tuple(shown.mean), tuple(shown.std))
 
 
 def load_weights(network: nn.Module, name: str, source: str, classes: Sequence[str] | None = None) -> list[str]:

@@ -43,7 +43,9 @@ class Table:
 class Series:
     """A named curve: y over x, both with their labels (units in brackets).
 
-    is_reference: it was not measured but is there to compare with.
+    run: which run it is of, counted from 0: its curves are drawn alike in every panel; None: alone, or by its place.
+    is_training: it was measured on the images that the network learns from. is_reference: it was not measured but is
+    there to compare with.
     """
 
     name: str
@@ -51,6 +53,8 @@ class Series:
     y: tuple[float, ...]
     x_label: str
     y_label: str
+    run: int | None = None
+    is_training: bool = False
     is_reference: bool = False
 
     def __post_init__(self) -> None:
@@ -87,7 +91,10 @@ class Chart:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Points in the plane, each of the group whose name stands in `groups`. `alt` says it in words."""
+    """Points in the plane, each of the group whose name stands in `groups`; a legend names them as they first appear.
+
+    `alt` says it in words.
+    """
 
     title: str
     x: tuple[float, ...]
@@ -114,18 +121,26 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures in a grid; `note` is a sentence printed below."""
+    """Pictures in a grid; `note` is a sentence printed below.
+
+    columns: how many stand in a row, whatever the width, where a row belongs together; 0: as many as fit.
+    """
 
     title: str
     pictures: tuple[Picture, ...]
     note: str = ""
+    columns: int = 0
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """The numbers that count: (name, value, small print), the last for instance the protocol."""
+    """The numbers that count: (name, value, small print), the last for instance the protocol.
+
+    one_scale: they are of one measure, of several runs say, and their intervals are drawn on one scale.
+    """
 
     items: tuple[tuple[str, Measurement, str], ...]
+    one_scale: bool = False
 
 
 Part = str | Table | Matrix | Chart | Scatter | Gallery | Measurements

@@ -6,7 +6,6 @@ the folder; elsewhere it is "residuum_NAME", which timm refuses: a network of th
 another under the same name.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,14 +40,17 @@ _TIMM_NAMES = {ours: theirs for theirs, ours in _OUR_NAMES.items()}
 _PREFIX, _SECTION = "residuum_", "residuum"
 _REQUIRED: dict[str, type] = {"architecture": str, "num_classes": int, "pretrained_cfg": dict}
 _OPTIONAL: dict[str, type] = {"model_args": dict, _SECTION: dict}
-_OF_SECTION: dict[str, type] = {"multi_label": bool, "mean_image": bool, "provenance": dict, "temperature": float}
-_ADDED = {"temperature"}  # what may stand in the section of a model that others saved
+_OF_SECTION: dict[str, type] = {"multi_label": bool, "mean_image": bool, "provenance": dict}
+_ADDED = {"temperature", "provenance"}  # what may stand in the section of a model that others saved
 _MODEL_ARGS: dict[str, tuple[type, ...]] = {
     "shortcut": (str, type(None)),
     "zero_gamma": (bool,),
     "drop_path": (int, float),
 }
 _LONGEST_ARGUMENT = 40
+_COLD, _HOT = 0.01, 100.0  # temperatures between which logits stay numbers, and in their order
+FITTED_ON = "temperature_fitted_on"
+"""Of a model's provenance: the data that its temperature was fitted on."""
 _MOST_CLASSES = 2**20  # where there are no weights to tell
 _HARMLESS_TIMM_ARGS = ("num_classes", "in_chans", "drop_rate", "drop_path_rate")
 
@@ -160,19 +162,28 @@ def load(path: str | Path) -> Classifier:
         model_args=model_args,
         multi_label=section.get("multi_label", False),
         provenance=section.get("provenance", {}),
-        temperature=section.get("temperature", 1.0),
+        temperature=float(section.get("temperature", 1.0)),
     )
 
 
-def store_temperature(path: str | Path, temperature: float) -> None:
+def store_temperature(path: str | Path, temperature: float, fitted_on: Mapping[str, str]) -> None:
     """Write a temperature into the model at `path`, a folder as for `load`; nothing else in it changes.
 
-    Raises UserError when there is no model or its config is damaged.
+    fitted_on: what the provenance will say of it, such as split and fingerprint of the data. Raises UserError when
+    there is no model or its config is damaged.
     """
     where = model_folder(Path(path)) / CONFIG
     config = _read_config(where)
-    config[_SECTION] = {**config.get(_SECTION, {}), "temperature": temperature}
+    section = config.get(_SECTION, {})
+    provenance = {**section.get("provenance", {}), FITTED_ON: dict(fitted_on)}
+    config[_SECTION] = {**section, "temperature": temperature, "provenance": provenance}
     write_json(where, config)
+
+
+def read_temperature(path: str | Path) -> tuple[float, Mapping[str, str]]:
+    """The temperature of the model at `path`, and on what it was fitted: empty where it was not."""
+    section = _read_config(model_folder(Path(path)) / CONFIG).get(_SECTION, {})
+    return float(section.get("temperature", 1.0)), section.get("provenance", {}).get(FITTED_ON, {})
 
 
 def model_folder(path: Path) -> Path:
@@ -223,8 +234,9 @@ def _read_config(where: Path) -> dict[str, Any]:
     if wrong:
         raise UserError(f"{where} is not in the Hub layout: {', '.join(wrong)} missing or of another type")
     _check_count(config["num_classes"], where)
-    if isinstance(section, dict) and not 0 < section.get("temperature", 1.0) < math.inf:
-        raise UserError(f"{where} has a temperature of {section['temperature']}; it is above 0 and finite")
+    temperature = section.get("temperature", 1.0) if isinstance(section, dict) else 1.0
+    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not _COLD <= temperature <= _HOT:
+        raise UserError(f"{where} has a temperature of {printable(str(temperature), 20)}; it is {_COLD} to {_HOT}")
     return config
 
 

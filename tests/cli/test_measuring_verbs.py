@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from residuum.cli import main
+from residuum.cli.insights import confident_mistakes
 from residuum.cli.run_records import read_run
 from residuum.data.preprocessing import Preprocessing
 from residuum.evaluation.answers import read_answers
@@ -88,13 +89,14 @@ def test_several_models_are_compared_and_averaged(
     found = json.loads(out)
     assert [one["model"] for one in found["models"]] == [*map(str, runs), "ensemble"]
     assert found["models"][-1]["protocol"] == "ensemble of 3, 1-crop 20"
+    assert found["comparison"][-1]["top-5 error [%]"] is None  # of three classes
     for run, one in zip(runs, found["models"], strict=False):
         alone, _ = said(capsys, "evaluate", run, photos, "--json", *COMPUTING)
         assert json.loads(alone)["loss"] == one["loss"]
     assert found["comparison"][0]["p"] is None
     assert 0 <= found["comparison"][-1]["p"] <= 1
     text, _ = said(capsys, "evaluate", *runs, photos, "--ensemble", "--average", "logits", *COMPUTING)
-    assert "ensemble of 3, 1-crop 20, logits averaged" in text
+    assert "ensemble of 3, 1-crop 20; logits averaged" in text
 
 
 def test_protocols_are_followed_and_named(photos: Path, runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,7 +141,11 @@ def test_a_temperature_is_fitted_kept_and_shown_beside_what_was(
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        ("one", "name a model"),
+        ("one", "missing argument"),
+        ("photos one", "the data last"),
+        ("one photos --calibrate all --split val", "training has not seen"),
+        ("resnet8 photos --calibrate val", "no saved model"),
+        ("one photos --predictions .", "no suffix"),
         ("one photos --ensemble", "two or more"),
         ("one two photos --calibrate val", "one by one"),
         ("one photos --calibrate test", "the same images"),
@@ -197,20 +203,44 @@ def test_other_protocols_images_and_runs_without_results_are_not_compared(
     manifest["results"]["test"]["protocol"] = "10-crop 20 of 24"
     (other / "run.json").write_text(json.dumps(manifest))
     out, _ = said(capsys, "compare", runs[0], other, "--json")
-    assert json.loads(out)["scores"][1]["difference [%]"] is None
-    assert "another protocol (10-crop 20 of 24)" in json.loads(out)["notes"][0]
+    assert f"not the same protocol: {other} by 10-crop 20 of 24, {runs[0]} by 1-crop 20" in json.loads(out)["notes"]
     fewer = shutil.copytree(runs[1], tmp_path / "fewer")
     lines = _answers(fewer).read_text().splitlines()
-    _answers(fewer).write_text("\n".join(lines[:-1]) + "\n")
+    _answers(fewer).write_text("\n".join([*lines[:-1], lines[-1].replace("png", "jpg")]) + "\n")
     out, _ = said(capsys, "compare", runs[0], fewer, "--json")
     assert "other images" in json.loads(out)["notes"][0]
     del manifest["results"]
     (other / "run.json").write_text(json.dumps({**manifest, "status": "interrupted"}))
-    assert "it is interrupted" in refused(capsys, "compare", runs[0], other)
+    assert "it was interrupted" in refused(capsys, "compare", runs[0], other)
+    (other / "run.json").write_text(json.dumps({**manifest, "status": "running"}))
+    assert "it ended without a word" in refused(capsys, "compare", runs[0], other)
+    (other / "run.json").write_text(json.dumps({**manifest, "data": {**manifest["data"], "images": None}}))
+    assert "lacks data.images" in refused(capsys, "compare", runs[0], other)
     assert "no run.json" in refused(capsys, "compare", runs[0], photos)
     assert "it was on: val, test" in refused(capsys, "compare", runs[0], "--split", "train")
-    _answers(fewer).write_text("no answers\n")
-    assert "evaluate again" in refused(capsys, "compare", runs[0], fewer)
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "gone"])
+def test_answers_that_are_damaged_are_named_and_written_anew_by_evaluate(
+    photos: Path, runs: list[Path], tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(runs[1], tmp_path / "run")
+    whole = _answers(run).read_bytes()
+    if damage == "gone":
+        _answers(run).unlink()
+    else:
+        _answers(run).write_bytes(
+            b"no answers\n" if damage == "foreign" else b"\n".join(whole.split(b"\n")[:-3]) + b"\n"
+        )
+    out, err = said(capsys, "compare", runs[0], run, "--json")
+    assert json.loads(out)["scores"][1]["difference [%]"] is None
+    assert f"residuum evaluate {run} DATA --split test" in err
+    said(capsys, "report", run, "-o", tmp_path / "page.html")
+    assert "Images" in Outline((tmp_path / "page.html").read_text()).headings
+    _answers(run).unlink(missing_ok=True)
+    said(capsys, "evaluate", run, photos, *COMPUTING)
+    assert read_run(run).faults == ()
+    assert np.array_equal(read_run(run).answers["test"].predictions, read_run(runs[1]).answers["test"].predictions)
 
 
 class Outline(HTMLParser):
@@ -269,10 +299,25 @@ def test_a_report_of_several_runs_holds_their_differences(
     assert out == f"report: {tmp_path / 'all.html'}\n"
     page = Outline((tmp_path / "all.html").read_text())
     assert "What differs in the settings" in page.headings
-    assert not [heading for heading in page.headings if "mistakes" in heading]  # without the data
-    said(capsys, "report", *runs, photos, "-o", tmp_path / "all.html")
-    page = Outline((tmp_path / "all.html").read_text())
     assert sum("The most confident mistakes" in heading for heading in page.headings) == 3
+    named = (tmp_path / "all.html").read_bytes()
+    said(capsys, "report", *runs, photos, "-o", tmp_path / "all.html")
+    assert (tmp_path / "all.html").read_bytes() == named
+
+
+def test_images_that_are_damaged_since_training_are_left_out_of_the_report(
+    photos: Path, runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    later = shutil.copytree(photos, tmp_path / "photos")
+    answers = read_run(runs[0]).answers["test"]
+    for index in confident_mistakes(answers)[:2]:
+        (later / answers.names[index]).write_bytes(b"no image")
+    for file in (later / "train").glob("*/*"):
+        file.write_bytes(b"no image")
+    said(capsys, "report", runs[0], later, "-o", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "2 of their images can no longer be read" in page
+    assert "nearest to them" not in page
 
 
 def test_the_report_of_a_run_that_goes_on_is_loaded_anew(
@@ -285,16 +330,19 @@ def test_the_report_of_a_run_that_goes_on_is_loaded_anew(
     (run / "run.json").write_text(json.dumps({**manifest, "status": "running"}))
     pages = []
 
+    out = tmp_path / "page.html"
+
     def another_epoch(seconds: float) -> None:
-        pages.append((run / "report.html").read_text())
+        pages.append(out.read_text())
         (run / "run.json").write_text(finished)
 
     monkeypatch.setattr("time.sleep", another_epoch)
-    said(capsys, "report", run, "--watch")
+    monkeypatch.setattr("residuum.training.run_folder.RunFolder.is_held", True)
+    said(capsys, "report", run, "--watch", "-o", out)
     (during,) = pages
     assert 'http-equiv="refresh"' in during
     assert "Results" not in Outline(during).headings
-    assert 'http-equiv="refresh"' not in (run / "report.html").read_text()
+    assert 'http-equiv="refresh"' not in out.read_text()
 
 
 def test_a_report_on_other_data_is_refused_and_leaves_the_last_one(

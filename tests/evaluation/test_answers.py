@@ -30,8 +30,8 @@ losses = st.floats(0, width=32)
 def answers(draw: st.DrawFn) -> Answers:
     classes = draw(class_names)
     known = st.integers(-1, len(classes) - 1)
-    row = st.tuples(names, known, known, shares, st.integers(0, len(classes) - 1), losses)
-    rows = draw(st.lists(row, max_size=6))
+    row = st.tuples(names, known, known, shares, st.integers(1, len(classes)), losses)
+    rows = draw(st.lists(row, min_size=1, max_size=6))
     answered = [prediction >= 0 for _, _, prediction, *_ in rows]
     judged = [label >= 0 and prediction >= 0 for _, label, prediction, *_ in rows]
     return Answers(
@@ -40,9 +40,14 @@ def answers(draw: st.DrawFn) -> Answers:
         np.array([row[1] for row in rows], np.int64),
         np.array([row[2] for row in rows], np.int64),
         np.array([row[3] if has else math.nan for row, has in zip(rows, answered, strict=True)], np.float32),
-        np.array([row[4] if has else -1 for row, has in zip(rows, judged, strict=True)], np.int64),
+        np.array([_rank(row, classes) if has else -1 for row, has in zip(rows, judged, strict=True)], np.int64),
         np.array([row[5] if has else math.nan for row, has in zip(rows, judged, strict=True)], np.float32),
     )
+
+
+def _rank(row: tuple, classes: tuple[str, ...]) -> int:
+    """0 for a right prediction, for no other."""
+    return 0 if row[1] == row[2] else min(row[4], len(classes) - 1)
 
 
 @st.composite
@@ -50,7 +55,7 @@ def label_answers(draw: st.DrawFn) -> LabelAnswers:
     classes = draw(class_names)
     yes_or_no = st.lists(st.integers(0, 1), min_size=len(classes), max_size=len(classes))
     said = st.lists(shares, min_size=len(classes), max_size=len(classes)) | st.just([math.nan] * len(classes))
-    rows = draw(st.lists(st.tuples(names, yes_or_no, said, losses | st.just(math.nan)), max_size=6))
+    rows = draw(st.lists(st.tuples(names, yes_or_no, said, losses | st.just(math.nan)), min_size=1, max_size=6))
     shape = len(rows), len(classes)
     return LabelAnswers(
         tuple(row[0] for row in rows),

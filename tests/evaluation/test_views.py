@@ -164,16 +164,19 @@ def test_averaged_probabilities_are_those_of_the_averaged_scores(
 
 def test_protocols_have_names_that_tell_them_apart() -> None:
     names = {
-        Protocol(): "1-crop 224",
-        Protocol(mirrored=True): "1-crop 224, mirrored",
+        Protocol(): "1-crop 224 of 256",
+        Protocol(mirrored=True): "1-crop 224 of 256, mirrored",
         Protocol("10-crop"): "10-crop 224 of 256",
         Protocol("multi-scale"): "multi-scale 224,256,384,480,640",
         Protocol("multi-scale", (224, 288), mirrored=True): "multi-scale 224,288, mirrored",
         Protocol("10-crop", average="logits"): "10-crop 224 of 256, logits averaged",
-        Protocol(average="logits"): "1-crop 224",  # a single view, and nothing to average
+        Protocol(average="logits"): "1-crop 224 of 256",  # a single view, and nothing to average
     }
     assert {protocol: protocol.name(LIKE_IMAGENET) for protocol in names} == names
     assert Protocol("multi-scale").name(Preprocessing(3, 32)) == "multi-scale 32,37,55,69,91"
+    others = {Preprocessing(3, 224), Preprocessing(3, 224, 0.5), Preprocessing(3, 224, 0.875, "bicubic"), LIKE_IMAGENET}
+    for protocol in (Protocol(), Protocol("10-crop")):
+        assert len({protocol.name(other) for other in others}) == len(others)
 
 
 @pytest.mark.parametrize(

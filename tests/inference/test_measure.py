@@ -18,7 +18,7 @@ from residuum.evaluation.views import Protocol
 from residuum.inference.calibrate import calibrate
 from residuum.inference.evaluate import Measured, measure
 from residuum.inference.predict import predict
-from residuum.weights import Classifier, load, save_model, store_temperature
+from residuum.weights import Classifier, load, read_temperature, save_model, store_temperature
 
 CLASSES = ("ant", "bee", "cat", "dog")
 COUNT = 403
@@ -28,6 +28,7 @@ def linear(seed: int, size: int, channels: int = 3, classes: tuple[str, ...] = C
     generator = torch.Generator().manual_seed(seed)
     layer = nn.Linear(channels * size**2, len(classes))
     layer.weight.data = torch.randn(layer.weight.shape, generator=generator) / size
+    layer.bias.data.zero_()
     preprocessing = Preprocessing(channels, size, mean=(0.3,) * channels, std=(0.2,) * channels)
     return Classifier(nn.Sequential(nn.Flatten(), layer), f"linear {seed}", classes, preprocessing, **options)
 
@@ -91,9 +92,14 @@ def test_grey_and_colour_models_look_at_the_same_images(dataset: DataSet) -> Non
 def test_a_network_of_one_input_size_is_refused_at_many_scales(dataset: DataSet) -> None:
     with pytest.raises(UserError, match="fully convolutional"):
         measured([linear(0, 12)], dataset, protocol=Protocol("multi-scale"))
-    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 4))
-    with pytest.raises(UserError, match="fully convolutional"):
-        measured([replace(linear(0, 12), network=pooled)], dataset, protocol=Protocol("multi-scale"))
+    features = nn.Conv2d(3, 3, 3, padding=1)
+    head = (nn.Flatten(), nn.Linear(3, 4))
+    for pool in (nn.AdaptiveAvgPool2d(2), nn.AdaptiveMaxPool2d(1)):
+        network = nn.Sequential(features, pool, nn.Flatten(), nn.Linear(3 if "Max" in str(pool) else 12, 4))
+        with pytest.raises(UserError, match="fully convolutional"):
+            measured([replace(linear(0, 12), network=network)], dataset, protocol=Protocol("multi-scale"))
+    averaged = replace(linear(0, 12), network=nn.Sequential(features, nn.AdaptiveAvgPool2d(1), *head))
+    assert measured([averaged], dataset, protocol=Protocol("multi-scale"))[0].evaluation.images == COUNT
 
 
 def test_models_of_other_classes_are_refused(dataset: DataSet) -> None:
@@ -102,9 +108,9 @@ def test_models_of_other_classes_are_refused(dataset: DataSet) -> None:
         measured([linear(0, 12), other], dataset)
 
 
-def too_sure(dataset: DataSet, factor: float) -> Classifier:
+def too_sure(dataset: DataSet, factor: float, **options) -> Classifier:
     """A model whose logits are `factor` times those by which the labels were drawn."""
-    classifier, split = linear(4, 12), dataset.splits["test"]
+    classifier, split = linear(4, 12, **options), dataset.splits["test"]
     pixels = torch.from_numpy(split.images).permute(0, 3, 1, 2)
     with torch.no_grad():
         shares = classifier.network(classifier.preprocessing.normalise(pixels)).softmax(1)
@@ -132,8 +138,44 @@ def test_a_fitted_temperature_lowers_the_loss_and_moves_no_answer(dataset: DataS
 
 def test_a_temperature_is_not_fitted_on_what_training_has_seen(dataset: DataSet) -> None:
     seen = replace(dataset, splits={**dataset.splits, "train": dataset.splits["val"]})
-    with pytest.raises(UserError, match="training has not seen"):
-        calibrate(linear(0, 12), seen, "train")
+    for split in ("train", "all"):
+        with pytest.raises(UserError, match="training has not seen"):
+            calibrate(linear(0, 12), seen, split)
+    trained_here = {"data": "made up", "fingerprint": "another division"}
+    with pytest.raises(UserError, match="divided otherwise"):
+        calibrate(linear(0, 12, provenance=trained_here), dataset, "val", device="cpu")
+    classifier = too_sure(dataset, 2.0)
+    whole = {"data": "made up", "fingerprint": dataset.fingerprint()}
+    assert calibrate(replace(classifier, provenance=whole), dataset, "val", device="cpu") > 0
+
+
+def test_a_temperature_of_several_labels_is_fitted_as_it_is_applied(dataset: DataSet) -> None:
+    several, split = too_sure(dataset, 2.0, multi_label=True), dataset.splits["test"]
+    rows = np.eye(len(CLASSES), dtype=np.uint8)[split.labels]
+    as_rows = ArraySplit(split.images, rows, split.names)
+    both = [dataset, replace(dataset, splits={"val": as_rows, "test": as_rows}, multi_label=True)]
+    fitted = [calibrate(several, data, "val", device="cpu", precision="fp32") for data in both]
+    assert fitted[0] == pytest.approx(fitted[1])
+    with pytest.raises(UserError, match="several labels"):
+        calibrate(linear(0, 12), both[1], "val")
+
+
+def test_images_that_determine_no_temperature_are_refused(dataset: DataSet) -> None:
+    classifier = linear(0, 12)
+    (found,) = measured([classifier], dataset)
+    dataset.splits["test"].labels[:] = found.answers.predictions  # every answer is right
+    with pytest.raises(UserError, match="determine no temperature"):
+        calibrate(classifier, dataset, "val", device="cpu", precision="fp32")
+
+
+def test_classes_of_the_same_name_keep_their_order_or_are_refused(dataset: DataSet) -> None:
+    twice = ("crane", "bee", "crane", "dog")
+    same = replace(dataset, classes=twice)
+    (found,) = measured([linear(0, 12, classes=twice)], same)
+    (plain,) = measured([linear(0, 12)], dataset)
+    assert np.array_equal(found.answers.predictions, plain.answers.predictions)
+    with pytest.raises(UserError, match="'crane'"):
+        measured([linear(0, 12, classes=("bee", "crane", "crane", "dog"))], same)
 
 
 def test_a_temperature_is_kept_with_the_model_and_used_wherever_it_predicts(tmp_path: Path) -> None:
@@ -147,7 +189,8 @@ def test_a_temperature_is_kept_with_the_model_and_used_wherever_it_predicts(tmp_
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     assert load(tmp_path / "model").temperature == 1.0
     (before,) = predict(load(tmp_path / "model"), [tmp_path / "a.png"], device="cpu", precision="fp32")
-    store_temperature(tmp_path / "model", 2.5)
+    store_temperature(tmp_path / "model", 2.5, {"split": "val"})
+    assert read_temperature(tmp_path / "model") == (2.5, {"split": "val"})
     warm = load(tmp_path / "model")
     assert warm.temperature == 2.5
     (after,) = predict(warm, [tmp_path / "a.png"], device="cpu", precision="fp32")
@@ -157,12 +200,12 @@ def test_a_temperature_is_kept_with_the_model_and_used_wherever_it_predicts(tmp_
     assert torch.equal(warm.network.fc.weight, network.fc.weight)
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf"), "hot", True])
+@pytest.mark.parametrize("value", [0.0, -1.0, 1e-300, 1e60, float("nan"), float("inf"), "hot", True, None])
 def test_a_temperature_that_is_none_is_refused(tmp_path: Path, value: object) -> None:
     from residuum.models.catalogue import create_model
 
     network = create_model("resnet8", num_classes=4)
     save_model(tmp_path / "model", Classifier(network, "resnet8", CLASSES, Preprocessing(3, 32)))
-    store_temperature(tmp_path / "model", value)  # type: ignore[arg-type]
+    store_temperature(tmp_path / "model", value, {})  # type: ignore[arg-type]
     with pytest.raises(UserError, match="temperature"):
         load(tmp_path / "model")

@@ -34,8 +34,11 @@ def lab(colour: str, vision: str) -> np.ndarray:
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
-def run(name: str, y: tuple[float, ...] = (60.0, 12.5, 8.41), label: str = "error [%]") -> Series:
-    return Series(name, tuple(float(n + 1) for n in range(len(y))), y, "epoch", label)
+def run(
+    name: str, y: tuple[float, ...] = (60.0, 12.5, 8.41), label: str = "error [%]", number: int | None = None
+) -> Series:
+    x = tuple(float(n + 1) for n in range(len(y)))
+    return Series(name, x, y, "epoch", label, number, is_training=name.startswith("training, "))
 
 
 @pytest.mark.parametrize("vision", VISIONS)
@@ -56,6 +59,22 @@ def test_a_run_has_one_colour_and_one_kind_of_dashes_and_no_other_run_both() -> 
     assert bold[0].dashes == ()
 
 
+def test_a_run_keeps_its_colour_where_another_is_missing() -> None:
+    both = strokes([run("a", number=0), run("training, b", number=1), run("b", number=1)])
+    assert strokes([run("training, b", number=1), run("b", number=1)]) == both[1:]
+    assert both[0].colour != both[1].colour == both[2].colour
+
+
+def test_a_run_called_training_is_drawn_as_any_other() -> None:
+    (stroke,) = strokes([Series("training-2", (1.0,), (5.0,), "epoch", "error [%]")])
+    assert stroke == strokes([run("test")])[0]
+
+
+def test_a_single_epoch_has_a_single_tick() -> None:
+    texts = re.findall(r">([^<>]+)</text>", curves_svg([run("test", (20.0,)), run("training, ", (30.0,))], "k", "alt"))
+    assert texts[: texts.index("epoch")] == ["1"]
+
+
 def test_every_curve_is_drawn_however_many_there_are() -> None:
     drawing = curves_svg([run(f"test, {n}") for n in range(9)], "k", "nine")
     assert len(re.findall(r'id="k-line2d_\d+"', drawing)) >= 9
@@ -63,7 +82,7 @@ def test_every_curve_is_drawn_however_many_there_are() -> None:
 
 
 def test_drawing_takes_its_colours_from_the_page_and_its_text_stays_text() -> None:
-    drawing = curves_svg([run("training"), run("test")], "k", "error falls")
+    drawing = curves_svg([run("training, "), run("test")], "k", "error falls")
     for variable in ("var(--ink)", "var(--line)", "var(--series-1)"):
         assert variable in drawing
     assert not set(re.findall("#[0-9a-f]{6}", drawing)) & set(LIGHT.values())
@@ -72,7 +91,7 @@ def test_drawing_takes_its_colours_from_the_page_and_its_text_stays_text() -> No
 
 
 def test_drawings_are_the_same_bytes_and_share_no_id() -> None:
-    group = [run("training"), run("test")]
+    group = [run("training, "), run("test")]
     assert curves_svg(group, "a", "alt") == curves_svg(group, "a", "alt")
     ids = [re.findall(r'id="([^"]+)"', curves_svg(group, key, "alt")) for key in ("a", "b")]
     assert all(name.startswith("a-") for name in ids[0])

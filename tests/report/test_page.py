@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -31,15 +32,17 @@ from residuum.records import (
     Series,
     Table,
 )
+from residuum.report.cells import cell_texts
 from residuum.report.matrices import confused_pairs, matrix_cells
+from residuum.report.names import isolated
 from residuum.report.page import page_html
 
-VOID = {"meta", "link", "img", "input", "br"}
+VOID = {"meta", "link", "img", "input", "br", "wbr"}
 FOREIGN = "<script>alert('&\")</script>"
 
 
 def series(name: str, label: str = "error [%]") -> Series:
-    return Series(name, (1.0, 2.0, 3.0), (60.0, 12.5, 8.41), "epoch", label)
+    return Series(name, (1.0, 2.0, 3.0), (60.0, 12.5, 8.41), "epoch", label, is_training=name == "training")
 
 
 def confusion(classes: int) -> Matrix:
@@ -69,6 +72,9 @@ EVERYTHING: tuple[Part, ...] = (
     confusion(30),
     Scatter("Features", (0.0, 1.0, 2.0), (1.0, 0.0, 3.0), ("a", "b", "a"), "two groups"),
     Gallery("Mistakes", (picture(32), picture(300)), "Two of them."),
+    Gallery("Rows", (picture(8), picture(32)) * 9, columns=9),
+    Table("Wide and long", tuple(f"a column {n}" for n in range(40)), (tuple("x" * 9 for _ in range(40)),) * 200),
+    Scatter("Long names", (0.0, 1.0), (1.0, 0.0), ("long_" * 60, "n" * 200), "two points"),
 )
 
 
@@ -167,9 +173,9 @@ def test_no_element_handles_events_inline(reading: Reading) -> None:
 
 
 def test_every_picture_and_chart_is_described(reading: Reading) -> None:
-    assert [image["alt"] for image in reading.all("img")] == ["noise, 32 pixels", "noise, 300 pixels"]
+    assert {image["alt"] for image in reading.all("img")} == {f"noise, {side} pixels" for side in (8, 32, 300)}
     drawings = [svg for svg in reading.all("svg") if svg.get("aria-hidden") != "true"]
-    assert len(drawings) == 2 * 2 + 1 + 1
+    assert len(drawings) == 2 * 2 + 1 + 2
     assert all(svg["role"] == "img" and svg["aria-label"] for svg in drawings)
 
 
@@ -224,8 +230,24 @@ def test_percentages_have_two_decimals_and_numbers_stand_right(html: str) -> Non
     assert "interval 7.88 to 8.97" in html
 
 
-def test_intervals_of_one_unit_share_a_scale() -> None:
-    tiles = Measurements((("a", Measurement(2.0, "%", 1.0, 3.0), ""), ("b", Measurement(8.0, "%", 7.0, 11.0), "")))
+def test_every_float_of_a_table_in_percent_has_two_decimals() -> None:
+    rows = (("cat", 3, 7.0, 0.5), ("dog", 4, 9.25, None))
+    table = Table("Per class, in %", ("class", "images", "recall", "F1"), rows)
+    assert cell_texts(table) == [["cat", "3", "7.00", "0.50"], ["dog", "4", "9.25", "-"]]
+    assert cell_texts(replace(table, title="test, in % but the loss"))[0] == ["cat", "3", "7.0000", "0.5000"]
+
+
+def test_what_all_tiles_say_in_small_print_stands_once() -> None:
+    tiles = Measurements(tuple((name, Measurement(8.0, "%"), "1-crop 32") for name in ("a", "b", "c")))
+    assert page_html(page_of(tiles)).count("1-crop 32") == 1
+    others = replace(tiles, items=(*tiles.items, ("d", Measurement(8.0, "%"), "10-crop 32")))
+    assert page_html(page_of(others)).count("1-crop 32") == 3
+
+
+def test_intervals_of_one_measure_share_a_scale_and_others_have_none() -> None:
+    items = (("a", Measurement(2.0, "%", 1.0, 3.0), ""), ("b", Measurement(8.0, "%", 7.0, 11.0), ""))
+    assert 'class="track"' not in page_html(page_of(Measurements(items)))
+    tiles = Measurements(items, one_scale=True)
     marks = re.findall(r"left:([\d.]+)%;width:([\d.]+)%", page_html(page_of(tiles)))
     (left_a, width_a), (left_b, width_b) = ((float(left), float(width)) for left, width in marks)
     assert width_b == pytest.approx(2 * width_a, abs=0.2)
@@ -233,14 +255,79 @@ def test_intervals_of_one_unit_share_a_scale() -> None:
 
 
 def test_tiny_pictures_are_exact_and_enlarged_by_a_whole_factor_photographs_are_jpeg(reading: Reading) -> None:
-    tiny, photo = reading.all("img")
+    tiny, photo, *_ = reading.all("img")
     kind, _, content = tiny["src"].partition(";base64,")
     assert kind == "data:image/png"
     with Image.open(BytesIO(base64.b64decode(content))) as image:
         np.testing.assert_array_equal(np.asarray(image), picture(32).pixels)
-    assert (tiny["class"], tiny["width"], tiny["height"]) == ("pixels", "160", "160")
+    assert (tiny["class"], tiny["width"], tiny["height"]) == ("pixels", "128", "128")
     assert photo["src"].startswith("data:image/jpeg")
     assert "class" not in photo
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "shown"),
+    [(32, 66, (128, 264)), (28, 28, (112, 112)), (96, 300, (96, 300)), (7, 7, (63, 63)), (3, 3, (63, 63))],
+)
+def test_a_tiny_picture_grows_by_its_height_however_wide_it_is(height: int, width: int, shown: tuple[int, int]) -> None:
+    gallery = Gallery("", (Picture(np.zeros((height, width, 3), np.uint8), "black"),))
+    (image,) = Reading(page_html(page_of(gallery))).all("img")
+    assert image["src"].startswith("data:image/png")
+    assert (int(image["height"]), int(image["width"])) == shown
+
+
+def test_pictures_that_belong_in_a_row_stay_in_it(reading: Reading) -> None:
+    galleries = [box for box in reading.all("div") if "gallery" in box.get("class", "").split()]
+    assert [("rows" in box["class"].split(), box["style"].endswith("--columns:9")) for box in galleries] == [
+        (False, False),
+        (True, True),
+    ]
+
+
+@pytest.mark.parametrize(("rows", "said"), [(80, 0), (81, 1)])
+def test_a_table_that_has_to_be_scrolled_says_so(rows: int, said: int) -> None:
+    html = page_html(page_of(Table("Classes", ("class",), (("cat",),) * rows)))
+    assert html.count('class="scroll tall"') == html.count(f"{rows} rows, scroll") == said
+
+
+@pytest.mark.parametrize(("groups", "named"), [(20, 20), (21, 0)])
+def test_a_scatter_plot_names_its_groups_while_they_can_be_told_apart(groups: int, named: int) -> None:
+    names = tuple(f"group {number}" for number in range(groups))
+    html = page_html(page_of(Scatter("", (0.0,) * groups, (0.0,) * groups, names, "points")))
+    assert html.count("<bdi>group ") == named
+    assert (f">{groups} classes<" in html) is (not named)
+
+
+def test_the_name_of_a_field_breaks_at_its_dots_alone() -> None:
+    html = page_html(page_of(Table("", ("field", "value"), (("<a>.lr", "a.b"),))))
+    assert '<th scope="row">&lt;a&gt;.<wbr>lr</th><td>a.b</td>' in html
+
+
+def levels(text: str) -> list[int]:
+    """How deep each character stands in isolates and overrides; an isolate that ends ends what began within it."""
+    opened: list[str] = []
+    found = []
+    for character in text:
+        if character in "\u2068\u202e":
+            opened.append(character)
+        elif character == "\u2069" and "\u2068" in opened:
+            while opened.pop() != "\u2068":
+                pass
+        found.append(len(opened))
+    return found
+
+
+@pytest.mark.parametrize("name", ["\u202egnp.tac", "\u05d7\u05ea\u05d5\u05dc", "a\u2069\u202eb", "\u2069\u2069\u202e"])
+def test_a_name_that_turns_the_direction_of_writing_does_so_for_itself_alone(name: str) -> None:
+    told = isolated(name)
+    assert name in told
+    sentence = f"said {told} (97 %)"
+    assert levels(sentence)[sentence.index(told) + len(told) :] == [0] * len(" (97 %)")
+
+
+@pytest.mark.parametrize("name", ["photos/cat 1.png", "Kätzchen", "\u732b", "", "\udcff"])
+def test_a_name_written_from_left_to_right_stays_as_it_is(name: str) -> None:
+    assert isolated(name) == name
 
 
 @pytest.mark.parametrize(("classes", "cells", "numbered"), [(2, 4, True), (20, 400, True), (21, 441, False)])
@@ -320,7 +407,9 @@ PROBE = """<script>addEventListener("load", () => {
   document.querySelector(".theme").click();
   const after = getComputedStyle(document.body).backgroundColor;
   const root = document.documentElement;
-  const probe = { tip, themes: [before, after], wide: root.scrollWidth, room: root.clientWidth };
+  const frames = [...document.querySelectorAll(".frame")];
+  const shadows = frames.map((frame) => [frame.innerText.split("\\n")[0], frame.className]);
+  const probe = { tip, shadows, themes: [before, after], wide: root.scrollWidth, room: root.clientWidth };
   console.log("PROBE" + JSON.stringify(probe));
 });</script></body>"""
 
@@ -358,3 +447,6 @@ def test_page_fits_its_window_answers_the_pointer_and_changes_its_theme(width: i
     assert probe["tip"].startswith("true class 0, predicted class 1\n")
     assert probe["tip"].endswith(" %)")
     assert probe["themes"][0] != probe["themes"][1]
+    shadows = {kind for text, kind in probe["shadows"] if text.startswith("a column 0")}
+    assert shadows == {"frame more-right more-below"}
+    assert "frame" in {kind for _, kind in probe["shadows"]}  # and what is there in full has none

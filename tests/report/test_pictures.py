@@ -11,7 +11,7 @@ from residuum.report.pictures import contact_sheet, plot_curves
 
 
 def curve(name: str, label: str, y: tuple[float, ...]) -> Series:
-    return Series(name, tuple(range(1, len(y) + 1)), y, "epoch", label)
+    return Series(name, tuple(range(1, len(y) + 1)), y, "epoch", label, is_training=name == "training")
 
 
 def test_curves_become_a_picture_and_leave_matplotlib_as_it_was(tmp_path: Path) -> None:

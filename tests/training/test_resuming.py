@@ -12,6 +12,7 @@ from small_runs import SMALL, manifest_of, stop_after, weights_hash, without_tim
 from torch import Tensor
 
 import residuum.training.loop as loop
+import residuum.training.outcome as outcome
 import residuum.training.train as training
 from residuum.data.sources import DataSet
 from residuum.errors import UserError
@@ -92,7 +93,7 @@ def stopped(digits: DataSet, tmp_path: Path) -> Path:
 
 def stop_in_evaluation(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Send this process a real SIGINT in the midst of evaluation `number`, from 1."""
-    true_predictor, made = training.predictor, 0
+    true_predictor, made = outcome.predictor, 0
 
     def predictor(*arguments: object) -> Callable[[Tensor], Tensor]:
         nonlocal made
@@ -101,7 +102,7 @@ def stop_in_evaluation(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
             signal.raise_signal(signal.SIGINT)
         return true_predictor(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training, "predictor", predictor)
+    monkeypatch.setattr(outcome, "predictor", predictor)
 
 
 @pytest.mark.parametrize("number", [2, 3, 4], ids=["an epoch", "the last epoch", "the finished run"])

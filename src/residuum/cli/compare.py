@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from residuum.cli import options
-from residuum.cli.messages import printable_table
+from residuum.cli.messages import print_notes, printable_table
 from residuum.cli.run_records import RunRecord, read_run
 from residuum.cli.startup import import_torch
 from residuum.errors import UserError
@@ -30,6 +30,7 @@ def compare(
 
     records = [read_run(path) for path in runs]
     scores, settings = scores_table(records, split), settings_table(records)
+    print_notes([fault for record in records for fault in record.faults])
     if as_json:
         print_json({"scores": scores.records(), "settings": settings.records(), "notes": scores.notes})
         return
@@ -37,6 +38,15 @@ def compare(
     if settings.rows:
         print()
         print_table(printable_table(settings))
+
+
+STATUS = {
+    "running": "it goes on; wait for its end, or look at it with residuum report --watch",
+    "killed": "it ended without a word; go on with residuum train --resume",
+    "interrupted": "it was interrupted; go on with residuum train --resume",
+    "failed": "it has failed; see failure in its run.json, and go on with residuum train --resume",
+}
+"""What a run without results is told of, by its status."""
 
 
 def scores_table(records: Sequence[RunRecord], split: str | None = None) -> Table:
@@ -48,10 +58,7 @@ def scores_table(records: Sequence[RunRecord], split: str | None = None) -> Tabl
     for record in records:
         measured = split or record.split
         if measured is None:
-            status = record.manifest.get("status", "not finished")
-            raise UserError(
-                f"the run {record.path} has no results, it is {status}; finish it with residuum train --resume"
-            )
+            raise UserError(f"the run {record.path} has no results: {STATUS.get(record.status, record.status)}")
         if measured not in record.evaluations:
             had = ", ".join(record.evaluations) or "none"
             raise UserError(f"the run {record.path} was not measured on {measured!r}; it was on: {had}")

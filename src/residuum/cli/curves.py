@@ -17,11 +17,14 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]], path: Path, *, held_out: s
 
     panels = [
         [
-            curve(metrics, "train_error", "training", "error [%]"),
+            curve(metrics, "train_error", "training", "error [%]", is_training=True),
             curve(metrics, "val_error", held_out, "error [%]"),
         ],
         [curve(metrics, "val_map", held_out, "mean average precision [%]")],
-        [curve(metrics, "train_loss", "training", "loss"), curve(metrics, "val_loss", held_out, "loss")],
+        [
+            curve(metrics, "train_loss", "training", "loss", is_training=True),
+            curve(metrics, "val_loss", held_out, "loss"),
+        ],
         [curve(metrics, "lr", "learning rate", "learning rate")],
     ]
     drawn = [[series for series in panel if series.x] for panel in panels]
@@ -29,7 +32,16 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]], path: Path, *, held_out: s
         plot_curves([panel for panel in drawn if panel], temporary, title)
 
 
-def curve(metrics: Sequence[Mapping[str, Any]], key: str, name: str, label: str) -> Series:
+def curve(
+    metrics: Sequence[Mapping[str, Any]],
+    key: str,
+    name: str,
+    label: str,
+    *,
+    run: int | None = None,
+    is_training: bool = False,
+) -> Series:
     """One column of the metrics over the epochs that have it."""
     points = [(float(record["epoch"]), float(record[key])) for record in metrics if record.get(key) is not None]
-    return Series(name, tuple(x for x, _ in points), tuple(y for _, y in points), "epoch", label)
+    x, y = tuple(x for x, _ in points), tuple(y for _, y in points)
+    return Series(name, x, y, "epoch", label, run, is_training)

@@ -1,6 +1,6 @@
 """`residuum evaluate`: what trained models are worth on data."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -12,11 +12,11 @@ from residuum.cli import options
 from residuum.cli.messages import print_first, print_notes
 from residuum.cli.results import FEW_CLASSES, print_results, print_results_as_json
 from residuum.cli.startup import import_torch
-from residuum.cli.testing import Test, calibrated, measured, open_models
+from residuum.cli.testing import Test, calibrated, is_network, keep_beside_run, measured, open_models
 from residuum.errors import UserError
+from residuum.files import refuse_read_only
 
 if TYPE_CHECKING:
-    from residuum.data.sources import DataSet
     from residuum.weights import Classifier
 
 _LOOKING = "How images are looked at"
@@ -38,14 +38,14 @@ class Average(StrEnum):
 
 
 def evaluate(
-    models_and_data: Annotated[
+    models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL... DATA",
-            help="A run folder, its model/ folder, a folder in the Hub layout, or a network's name; several are "
-            "compared. Last the data, as for train.",
+            metavar="MODEL",
+            help="A run folder, its model/ folder, a folder in the Hub layout, or a network's name.",
         ),
     ],
+    data: options.Data,
     split: Annotated[
         str | None,
         typer.Option("--split", metavar="NAME", help="train, val, test or all; without it, test, else val."),
@@ -116,46 +116,72 @@ def evaluate(
     import_torch()
     from residuum.data.sources import open_data
     from residuum.distributed import world_from_environment
-    from residuum.evaluation.answers import check_suffix, write_answers
+    from residuum.evaluation.answers import write_answers
     from residuum.evaluation.views import Protocol
+    from residuum.weights import load
 
-    *names, data = models_and_data
-    _check_arguments(names, data, ensemble, calibrate, predictions)
-    if predictions is not None:
-        check_suffix(predictions)
+    _check_arguments(models, data, ensemble, calibrate, predictions)
     look = Protocol(protocol.value, _parse_scales(scales), mirror, average.value)
     opened = partial(open_data, data, root=root, val_fraction=val_fraction, split_seed=split_seed)
-    classifiers, dataset = open_models(names, weights, opened)
+    classifiers, dataset = open_models(models, weights, opened)
     test = Test(data, dataset, dataset.held_out(split)[0])
     how = {"batch_size": batch_size, "workers": workers, "device": device, "precision": precision}
     if calibrate:
-        results = calibrated(names[0], classifiers[0], test, calibrate, look, how)
+        results = calibrated(models[0], classifiers[0], test, calibrate, look, how)
+        classifiers = [load(models[0])]
     else:
-        results = measured(names, classifiers, test, look, ensemble, how)
+        results = measured(models, classifiers, test, look, ensemble, how)
     if not world_from_environment().is_main:
         return
-    print_notes(_notes(names, classifiers, dataset))
+    print_notes(_notes(models, classifiers, test))
     print_first("unreadable", [f"{image}: {reason}" for image, reason in results[-1].evaluation.bad])
-    if predictions is not None:
-        write_answers(predictions, results[-1].answers)
     if as_json:
         print_results_as_json(test, results)
     else:
         print_results(test, results, every_class)
+    if predictions is not None:
+        write_answers(predictions, results[-1].answers)
+    if len(models) == 1:
+        keep_beside_run(models[0], classifiers[0], test, results[-1])
 
 
 def _check_arguments(
     names: Sequence[str], data: str, ensemble: bool, calibrate: str | None, predictions: Path | None
 ) -> None:
-    if not names:
-        raise UserError(f"got {data!r} alone; name a model, and after it the data to measure it on")
+    """Refuse what makes no sense, and what could not be written in the end, before any work."""
+    from residuum.evaluation.answers import check_suffix
+
+    if _is_model(data) and not any(_is_model(name) for name in names):
+        raise UserError(f"{data} is a model; name the models first and the data last")
     several = len(names) > 1
     if ensemble and not several:
         raise UserError("an ensemble of one model is that model; name two or more, or leave out --ensemble")
-    if calibrate and several:
-        raise UserError(f"--calibrate is for one model and got {len(names)}; calibrate them one by one")
+    if calibrate:
+        _check_calibration(names)
     if predictions is not None and several and not ensemble:
         raise UserError(f"--predictions is one file for {len(names)} models; measure them apart, or add --ensemble")
+    if predictions is not None:
+        check_suffix(predictions)
+        if predictions.is_dir():
+            raise UserError(f"{predictions} is a folder; name the file to write with --predictions FILE")
+        refuse_read_only(predictions)
+
+
+def _check_calibration(names: Sequence[str]) -> None:
+    from residuum.distributed import world_from_environment
+    from residuum.weights import CONFIG, model_folder
+
+    if len(names) > 1:
+        raise UserError(f"--calibrate is for one model and got {len(names)}; calibrate them one by one")
+    if world_from_environment().size > 1:
+        raise UserError("--calibrate is for one process; run it without torchrun")
+    if is_network(names[0]):
+        raise UserError(f"{names[0]} is no saved model that could keep a temperature; name a run or a model folder")
+    refuse_read_only(model_folder(Path(names[0])) / CONFIG)
+
+
+def _is_model(name: str) -> bool:
+    return any((Path(name) / file).is_file() for file in ("run.json", "config.json"))
 
 
 def _parse_scales(text: str | None) -> tuple[int, ...]:
@@ -165,17 +191,24 @@ def _parse_scales(text: str | None) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def _notes(names: Sequence[str], classifiers: "Sequence[Classifier]", dataset: "DataSet") -> list[str]:
-    untrained = [name for name, one in zip(names, classifiers, strict=True) if one.provenance.get("untrained")]
-    told = [f"{name} is untrained, built without weights: only its speed says anything" for name in untrained]
-    other = dict.fromkeys(note for classifier in classifiers for note in _note_of_other_data(classifier, dataset))
-    return [*dataset.notes, *told, *other]
+def _notes(names: Sequence[str], classifiers: "Sequence[Classifier]", test: Test) -> list[str]:
+    own = [note for name, one in zip(names, classifiers, strict=True) for note in _notes_on(name, one, test)]
+    return [*test.dataset.notes, *dict.fromkeys(own)]
 
 
-def _note_of_other_data(classifier: "Classifier", dataset: "DataSet") -> list[str]:
-    """A warning where the data of training are no longer, or not divided, as they were."""
-    trained_on = classifier.provenance
-    same_place = str(trained_on.get("data")).rstrip("/") == dataset.spec.rstrip("/")
-    if not same_place or trained_on.get("fingerprint") == dataset.fingerprint():
-        return []
-    return [f"{dataset.spec} changed since training or is divided otherwise: the model may have seen these images"]
+def _notes_on(name: str, classifier: "Classifier", test: Test) -> Iterator[str]:
+    """What to bear in mind of a model's figures."""
+    from residuum.inference.calibrate import is_divided_otherwise
+    from residuum.weights import FITTED_ON
+
+    dataset = test.dataset
+    if classifier.provenance.get("untrained"):
+        yield f"{name} is untrained, built without weights: only its speed says anything"
+    if is_divided_otherwise(classifier, dataset):
+        yield f"{dataset.spec} changed since training or is divided otherwise: the model may have seen these images"
+    if classifier.temperature != 1:
+        fitted = classifier.provenance.get(FITTED_ON, {})
+        same = fitted.get("fingerprint") == dataset.fingerprint() and test.split in (fitted.get("split"), "all")
+        flatters = ", on these very images: loss and calibration error flatter it" if same else ""
+        split = fitted.get("split", "unknown")
+        yield f"{name}: temperature {classifier.temperature:.3f}, fitted on {split!r}{flatters}"

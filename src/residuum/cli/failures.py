@@ -33,6 +33,7 @@ def _usage(error: Exception) -> str:
         text = f"unknown option {name}; did you mean {' or '.join(near)}?"
     else:
         message = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
+        message = message.replace("Value error, ", "")
         text = message[:1].lower() + message[1:]
     context = getattr(error, "ctx", None)
     return f"{text} (see: {context.command_path} --help)" if context else text

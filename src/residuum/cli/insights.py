@@ -1,8 +1,9 @@
 """Looking inside a trained model with its data at hand: sections of a report."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +11,14 @@ from numpy.typing import NDArray
 from residuum.data.decoding import BadImage
 from residuum.errors import UserError
 from residuum.records import Gallery, Part, Picture, Scatter, Section
+from residuum.report.names import isolated
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from residuum.data.sources import DataSet
     from residuum.data.splits import Split
-    from residuum.evaluation.answers import Answers
+    from residuum.evaluation.answers import Answers, LabelAnswers
     from residuum.weights import Classifier
 
 MISTAKES = 12
@@ -23,29 +26,41 @@ LOOKED_UP = 6
 NEIGHBOURS = 5
 MOST_SEARCHED = 5000  # training images among which the nearest are looked for
 MOST_POINTS = 1000
+MOST_SECONDS = 15.0  # for either of them
 BATCH = 64
 
 View = NDArray[np.uint8]
+Features = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model with one label an image, what it said of a split, the split, and its training images if at hand."""
+    """A model, what it said of a split, and the data; device: where to compute."""
 
     classifier: "Classifier"
-    answers: "Answers"
-    split: "Split"
-    train: "Split | None"
+    answers: "Answers | LabelAnswers"
+    dataset: "DataSet"
+    split: str
+    device: str
+
+    @property
+    def images(self) -> "Split":
+        """The images of the split."""
+        return self.dataset.held_out(self.split)[1]
 
 
 def insights(subject: Subject) -> list[Section]:
     """The sections that can be made: a network may have no map of activations, or no filters that can be shown."""
-    mistakes = confident_mistakes(subject.answers)
-    sections = [
-        ("The most confident mistakes", [*_gallery_of_mistakes(subject, mistakes), *_neighbours(subject, mistakes)]),
-        ("Where images lie in the space of features", [*_embedding(subject)]),
-        ("What the first layer looks for", [*_filters(subject)]),
-    ]
+    from residuum.evaluation.answers import Answers
+
+    sections = [("What the first layer looks for", [*_filters(subject)])]
+    if isinstance(subject.answers, Answers):
+        mistakes = _Mistakes(subject, subject.answers)
+        sections = [
+            ("The most confident mistakes", [*mistakes.gallery(), *mistakes.neighbours()]),
+            ("Where images lie in the space of features", [*_embedding(subject, subject.answers)]),
+            *sections,
+        ]
     return [Section(title, tuple(parts)) for title, parts in sections if parts]
 
 
@@ -56,87 +71,113 @@ def confident_mistakes(answers: "Answers") -> list[int]:
     return [int(index) for index in wrong[order][:MISTAKES]]
 
 
-def _gallery_of_mistakes(subject: Subject, mistakes: Sequence[int]) -> Iterator[Part]:
-    import torch
+class _Mistakes:
+    """The wrong answers that the model was surest of, those whose images can still be read, and what explains them."""
 
-    from residuum.inference.activation_maps import activation_maps, shown
-    from residuum.report.overlays import overlay
+    def __init__(self, subject: Subject, answers: "Answers") -> None:
+        self._subject, self._answers = subject, answers
+        self._chosen = confident_mistakes(answers)
+        self._views = dict(_views(subject.images, subject.classifier, self._chosen))
 
-    classifier, answers = subject.classifier, subject.answers
-    if not mistakes:
-        yield "There is none: every answer is right."
-        return
-    views = [view for _, view in _views(subject.split, classifier, mistakes)]
-    said = torch.from_numpy(answers.predictions[list(mistakes)])
-    captions = [_caption(answers, index) for index in mistakes]
-    try:
-        found = activation_maps(classifier.network, _normalised(classifier, views), said)
-    except UserError as reason:
-        pictures = [Picture(view, caption, caption) for view, caption in zip(views, captions, strict=True)]
-        yield Gallery("", tuple(pictures), f"Without maps of activations: {reason}")
-        return
-    heats = shown(found.maps, classifier.preprocessing.size).numpy()
-    pictures = [
-        Picture(_beside([view, overlay(view, heat)]), f"{caption}; beside it where the answer comes from", caption)
-        for view, heat, caption in zip(views, heats, captions, strict=True)
-    ]
-    yield Gallery(
-        "",
-        tuple(pictures),
-        f"What the network saw and, beside it, where it saw what it said ({found.method}): the brighter, the more.",
-    )
+    def gallery(self) -> Iterator[Part]:
+        """What the network saw and, beside it, where the answer comes from."""
+        if not self._chosen:
+            yield "There is none: every answer is right."
+        if len(self._views) < len(self._chosen):
+            yield f"{len(self._chosen) - len(self._views)} of their images can no longer be read."
+        if not self._views:
+            return
+        try:
+            yield self._with_maps()
+        except UserError as reason:
+            pictures = [
+                Picture(view, self._caption(index), self._caption(index)) for index, view in self._views.items()
+            ]
+            yield Gallery("", tuple(pictures), f"Without maps of activations: {reason}.")
+
+    def _with_maps(self) -> Gallery:
+        import torch
+
+        from residuum.inference.activation_maps import activation_maps, shown
+        from residuum.report.overlays import overlay
+
+        classifier = self._subject.classifier
+        said = torch.from_numpy(self._answers.predictions[list(self._views)])
+        classifier.network.cpu()
+        found = activation_maps(classifier.network, _normalised(classifier, list(self._views.values())), said)
+        heats = shown(found.maps, classifier.preprocessing.size).numpy()
+        pictures = [
+            Picture(
+                _beside([view, overlay(view, heat)]),
+                f"{self._caption(index)}; beside it where the answer comes from",
+                self._caption(index),
+            )
+            for (index, view), heat in zip(self._views.items(), heats, strict=True)
+        ]
+        note = (
+            f"What the network saw and, beside it, where it saw what it said ({found.method}): the brighter, the more."
+        )
+        return Gallery("", tuple(pictures), note)
+
+    def _caption(self, index: int) -> str:
+        answers = self._answers
+        said, label = isolated(answers.classes[answers.predictions[index]]), answers.labels[index]
+        truth = isolated(answers.classes[label]) if label >= 0 else "of a class it does not know"
+        name = isolated(answers.names[index])
+        return f"said {said} ({100 * answers.confidences[index]:.1f} %), is {truth}: {name}"
+
+    def neighbours(self) -> Iterator[Part]:
+        """A row a mistake: its image, and the training images whose features are nearest to its own."""
+        from residuum.inference.features import nearest
+
+        subject, train = self._subject, self._subject.dataset.splits.get("train")
+        chosen = list(self._views)[:LOOKED_UP]
+        if train is None or not chosen:
+            return
+        try:
+            searched, base = _features(train, subject, MOST_SEARCHED)
+            _, queries = _features(subject.images, subject, chosen)
+            places, likeness = nearest(queries, base, min(NEIGHBOURS, len(searched)))
+        except UserError:  # none can be read, or its features are no numbers
+            return
+        pictures: list[Picture] = []
+        for index, row, alike in zip(chosen, places, likeness, strict=True):
+            near = [searched[place] for place in row]
+            views = dict(_views(train, subject.classifier, near))
+            pictures.append(Picture(self._views[index], self._caption(index), self._caption(index)))
+            pictures += [
+                _neighbour(view, self._answers.classes[int(train.labels[place])], float(share), train.names[place])
+                for (place, view), share in zip(views.items(), alike, strict=True)
+            ]
+        among = f"{len(searched):,} of {len(train):,}" if len(searched) < len(train) else f"all {len(train):,}"
+        note = (
+            f"By the cosine of their features before the last layer, among {among} training images. Often they show "
+            "where a mistake comes from, or that a label is wrong."
+        )
+        yield Gallery("The training images nearest to them", tuple(pictures), note, columns=1 + places.shape[1])
 
 
-def _caption(answers: "Answers", index: int) -> str:
-    said, label = answers.classes[answers.predictions[index]], answers.labels[index]
-    truth = answers.classes[label] if label >= 0 else "of a class it does not know"
-    return f"said {said} ({100 * answers.confidences[index]:.1f} %), is {truth}: {answers.names[index]}"
+def _neighbour(view: View, label: str, share: float, name: str) -> Picture:
+    label = isolated(label)
+    return Picture(view, f"training image {isolated(name)} of {label}, cosine {share:.2f}", f"{label} · {share:.2f}")
 
 
-def _neighbours(subject: Subject, mistakes: Sequence[int]) -> Iterator[Part]:
-    from residuum.inference.features import nearest
-
-    if subject.train is None or not mistakes:
-        return
-    chosen = list(mistakes[:LOOKED_UP])
-    searched, base = _features(subject.train, subject.classifier, _spread(len(subject.train), MOST_SEARCHED))
-    if len(searched) < NEIGHBOURS:
-        return
-    _, queries = _features(subject.split, subject.classifier, chosen)
-    places, likeness = nearest(queries, base, NEIGHBOURS)
-    pictures = []
-    for index, row, alike in zip(chosen, places, likeness, strict=True):
-        near = [searched[place] for place in row]
-        own = [view for _, view in _views(subject.split, subject.classifier, [index])]
-        strip = own + [view for _, view in _views(subject.train, subject.classifier, near)]
-        names = [subject.answers.classes[int(subject.train.labels[place])] for place in near]
-        told = ", ".join(f"{name} {share:.2f}" for name, share in zip(names, alike, strict=True))
-        caption = f"{_caption(subject.answers, index)}. Nearest: {told}"
-        pictures.append(Picture(_beside(strip), caption, caption))
-    among = (
-        f"{len(searched):,} of {len(subject.train):,}" if len(searched) < len(subject.train) else f"{len(searched):,}"
-    )
-    yield Gallery(
-        "The training images nearest to them",
-        tuple(pictures),
-        f"By the cosine of their features before the last layer, among {among} training images: often they show "
-        "whence a mistake comes, or that a label is wrong.",
-    )
-
-
-def _embedding(subject: Subject) -> Iterator[Part]:
+def _embedding(subject: Subject, answers: "Answers") -> Iterator[Part]:
     from residuum.inference.features import embedding
 
-    chosen, rows = _features(subject.split, subject.classifier, _spread(len(subject.split), MOST_POINTS))
-    names = [*subject.answers.classes, "(unknown)"]
-    groups = tuple(names[int(label)] for label in subject.split.labels[chosen])
+    names = [*answers.classes, "(unknown)"]
+    methods: tuple[tuple[Literal["pca", "t-sne"], str], ...] = (("pca", "Principal components"), ("t-sne", "t-SNE"))
+    try:
+        chosen, rows = _features(subject.images, subject, MOST_POINTS)
+        drawn = [(title, embedding(rows, method)) for method, title in methods]
+    except UserError:  # too few, or no numbers
+        return
+    labels = subject.images.labels[chosen]
+    order = np.argsort(labels % len(names), kind="stable")  # in the order of classes, the unknown ones last
+    groups = tuple(names[int(labels[place])] for place in order)
     count = f"{len(chosen):,} images by their features before the last layer"
-    for method, title in (("pca", "Principal components"), ("t-sne", "t-SNE")):
-        try:
-            points = embedding(rows, method)  # type: ignore[arg-type]
-        except UserError:  # too few, or no numbers
-            return
-        x, y = (tuple(map(float, column)) for column in points.T)
+    for title, points in drawn:
+        x, y = (tuple(map(float, column)) for column in points[order].T)
         yield Scatter(f"{title}: {count}", x, y, groups, f"{title} of {count}, a colour a class")
 
 
@@ -152,15 +193,16 @@ def _filters(subject: Subject) -> Iterator[Part]:
     yield Gallery(name, pictures, "Grey is zero; each is scaled by its own largest weight.")
 
 
-def _features(
-    split: "Split", classifier: "Classifier", indices: Sequence[int]
-) -> tuple[list[int], NDArray[np.float32]]:
-    """Which of the images could be read, and their features (N, D)."""
-    import torch
-
+def _features(split: "Split", subject: Subject, wanted: int | list[int]) -> tuple[list[int], Features]:
+    """Which of the wanted images could be read, and their features (N, D); of a number of images as many as there is
+    time for, in a random order, always the same.
+    """
     from residuum.hardware import choose_device, choose_precision
     from residuum.inference.features import features
 
+    classifier = subject.classifier
+    indices = wanted if isinstance(wanted, list) else _drawn(len(split), wanted)
+    end = time.monotonic() + MOST_SECONDS
     read: list[int] = []
 
     def batches() -> "Iterator[Tensor]":
@@ -169,10 +211,12 @@ def _features(
             read.extend(index for index, _ in found)
             if found:
                 yield _normalised(classifier, [view for _, view in found])
+            if not isinstance(wanted, list) and time.monotonic() > end:
+                return
 
-    device = choose_device()
-    rows = features(classifier.network, batches(), device, choose_precision("auto", device))
-    classifier.network.to(torch.device("cpu"))
+    device = choose_device(subject.device)
+    dtype = choose_precision(classifier.provenance.get("precision", "auto"), device)
+    rows = features(classifier.network, batches(), device, dtype)
     return read, rows
 
 
@@ -192,9 +236,9 @@ def _normalised(classifier: "Classifier", views: Sequence[View]) -> "Tensor":
     return classifier.preprocessing.normalise(torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2))
 
 
-def _spread(length: int, most: int) -> list[int]:
-    """At most so many indices, evenly spaced."""
-    return list(range(length)) if length <= most else [number * length // most for number in range(most)]
+def _drawn(length: int, most: int) -> list[int]:
+    """At most so many indices, at random."""
+    return [int(index) for index in np.random.default_rng(0).permutation(length)[:most]]
 
 
 def _beside(views: Sequence[View]) -> View:

@@ -1,7 +1,7 @@
 """Models given on a command line, measured on data: what `evaluate` prints and `report` draws."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -12,7 +12,6 @@ from residuum.errors import UserError
 
 if TYPE_CHECKING:
     from residuum.data.sources import DataSet
-    from residuum.data.splits import Split
     from residuum.data.workers import Progress
     from residuum.evaluation.answers import Answers, LabelAnswers
     from residuum.evaluation.published import Published
@@ -61,22 +60,23 @@ def open_models(
         if first is not None and set(classifier.classes) != set(first.classes):
             raise UserError(f"{name} knows other classes than {next(iter(loaded))}; measure them apart")
     dataset = opened(classes=first.classes if first else None)
-    new = {name: new_classifier(name, dataset.classes, weights) for name in by_name}
+    several = dataset.multi_label
+    new = {name: new_classifier(name, dataset.classes, weights, multi_label=several) for name in by_name}
     return [{**loaded, **new}[name] for name in names], dataset
 
 
 def is_network(name: str) -> bool:
-    """Whether this names a network of the catalogue or a library, and not a folder."""
+    """Whether this names a network of the catalogue or a library, and not a folder. Raises UserError for neither."""
     from residuum.models.catalogue import find
 
     if Path(name).exists():
         return False
     try:
         find(name)
-    except UserError:
+    except UserError as error:
         if name.partition("/")[0] in ("torchvision", "timm"):
             raise
-        return False
+        raise UserError(f"{name} does not exist, nor is there a network of that name: {error}") from None
     return True
 
 
@@ -125,22 +125,32 @@ def calibrated(
     states = [replace(classifier, temperature=value) for value in (1.0, temperature)]
     labels = [f"{name}, as trained", f"{name}, temperature {temperature:.3f}"]
     results = measured(labels, states, test, look, False, how)
-    store_temperature(name, temperature)
-    _keep_beside_run(Path(name), classifier, test, results[-1])
+    store_temperature(name, temperature, {"split": on, "fingerprint": test.dataset.fingerprint()})
     return results
 
 
-def _keep_beside_run(path: Path, classifier: "Classifier", test: Test, calibrated: Result) -> None:
-    """For the run's report, where the images are those that the run was measured on, seen as it saw them."""
-    from residuum.evaluation.answers import write_answers
+def keep_beside_run(name: str, classifier: "Classifier", test: Test, result: Result) -> None:
+    """Keep what the model said for its run's report, where that is missing or damaged.
+
+    Only of the images that the run was measured on, seen as it saw them. Answers by a temperature are kept apart.
+    """
+    from residuum.evaluation.answers import read_answers, write_answers
     from residuum.evaluation.views import Protocol
     from residuum.training.run_folder import RunFolder
 
-    folder = RunFolder(path)
-    same_look = calibrated.evaluation.protocol == Protocol().name(classifier.preprocessing)
+    path = Path(name)
+    folder = RunFolder(path.parent if path.name in ("model", "best") else path)
+    same_look = result.evaluation.protocol == Protocol().name(classifier.preprocessing)
     same_data = classifier.provenance.get("fingerprint") == test.dataset.fingerprint()
-    if folder.predictions(test.split).exists() and same_look and same_data:
-        write_answers(folder.predictions(f"{test.split}{CALIBRATED}"), calibrated.answers)
+    if path.name == "best" or not folder.holds_run or not same_look or not same_data:
+        return
+    is_calibrated = classifier.temperature != 1
+    file = folder.predictions(f"{test.split}{CALIBRATED if is_calibrated else ''}")
+    with suppress(UserError):
+        if file.exists() and not is_calibrated:
+            read_answers(file, classifier.classes)
+            return
+    write_answers(file, result.answers)
 
 
 @contextmanager
@@ -167,21 +177,10 @@ def _shown(what: str) -> "Iterator[Progress]":
 def published_beside(classifier: "Classifier", test: Test, evaluation: "Evaluation") -> "tuple[Published, ...]":
     """What the papers print of this network, on these data, by this protocol; nothing for one that is untrained."""
     from residuum.evaluation.published import published_for, recognise
+    from residuum.models.translate import our_name_for
 
     if classifier.provenance.get("untrained"):
         return ()
-    images = test.dataset.held_out(test.split)[1]
-    known = recognise(test.dataset.classes, len(images), _size(images), test.split)
+    name = our_name_for(classifier.architecture) or classifier.architecture
     shortcut = classifier.model_args.get("shortcut")
-    return published_for(classifier.architecture, shortcut, known, evaluation.protocol)
-
-
-def _size(images: "Split") -> tuple[int, int] | None:
-    """Height and width of the first image; None where it cannot be read."""
-    from residuum.data.decoding import BadImage
-
-    try:
-        facts = images.probe(0)
-    except BadImage:
-        return None
-    return facts.height, facts.width
+    return published_for(name, shortcut, recognise(test.dataset, test.split), evaluation.protocol)

@@ -83,8 +83,8 @@ def train(
     result = _run(dataset, data, data_flags, resume="auto" if auto_resume else resume, **how)
     if result is not None:
         _draw_curves(result.folder, data, dataset)
-        _write_report(result.folder, dataset)
         _tell(result, data, data_flags)
+        _write_report(result.folder, dataset)
 
 
 def _run(dataset: "DataSet", data: str, data_flags: list[str], **how: Any) -> "TrainResult | None":
@@ -138,8 +138,10 @@ def _write_report(folder: Path, dataset: "DataSet") -> None:
     """The run's page; the run is finished without it, so that what it cannot show is no failure of the run."""
     try:
         record = read_run(folder)
-        write_report([record], folder / REPORT, insights_of(record, dataset))
-    except UserError as reason:
+        device = record.manifest["run"].get("device", "auto")
+        write_report([record], folder / REPORT, insights_of(record, lambda classes: dataset, device=device))
+        print(f"report    {folder / REPORT}")
+    except (UserError, OSError) as reason:
         print(f"note: no report: {reason}", file=sys.stderr)
 
 
@@ -170,6 +172,5 @@ def _tell(result: "TrainResult", data: str, flags: list[str]) -> None:
     print()
     print(f"model     {result.folder / 'model'}")
     print(f"curves    {result.folder / CURVES}")
-    print(f"report    {result.folder / REPORT}")
     print(f"evaluate  {shlex.join(['residuum', 'evaluate', folder, data, *flags])}")
     print(f"predict   {shlex.join(['residuum', 'predict', folder])} IMAGE...")

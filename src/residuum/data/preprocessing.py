@@ -101,7 +101,7 @@ class Preprocessing:
         image = self.resized(image, self.resized_side)
         height, width = image.shape[:2]
         top, left = round((height - self.size) / 2.0), round((width - self.size) / 2.0)
-        return image[top : top + self.size, left : left + self.size]
+        return image[top : top + self.size, left : left + self.size].copy()  # else all of the image would be kept
 
     def resized(self, image: NDArray[np.uint8], side: int, longest: int = LONGEST) -> NDArray[np.uint8]:
         """An (H, W, channels) image with its shorter side made `side` pixels, in its own proportions.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +20,9 @@ Views = tuple[NDArray[np.uint8], ...]
 """What is seen of one image: (H, W, C) uint8 each, of any sizes."""
 
 
+_TOGETHER = 16  # images that a thread reads before it hands them over, which takes as long as reading a small one
+
+
 class ViewMaker(Protocol):
     """Makes the views of one image, decoded to `channels` channels."""
 
@@ -33,9 +36,9 @@ class ViewMaker(Protocol):
 class ViewLoader:
     """Batches in the split's order, each image exactly once over all processes, of the views that `makers` make.
 
-    A batch's `images` holds one list a maker, with the views of each image. Images are decoded once, by `threads`
-    threads, at most a batch ahead; process r of n gets the samples r, r + n, ... Bad files are reported in their
-    batches.
+    A batch's `images` holds one list a maker, with the views of each image. Images are decoded once (twice where some
+    makers want colours and some grey), by `threads` threads, some more than a batch ahead, or, with 0, when they are
+    asked for. Process r of n gets the samples r, r + n, ... Bad files are reported in their batches.
     """
 
     split: Split
@@ -48,9 +51,19 @@ class ViewLoader:
     def epoch(self, epoch: int) -> Iterator[Batch[list[list[Views]]]]:
         """The batches; no epoch differs from another."""
         mine = range(self.world.rank, len(self.split), self.world.size)
-        seen = read_ahead(mine, self._views, threads=self.threads, ahead=self.batch_size + self.threads)
+        shares = [mine[start : start + _TOGETHER] for start in range(0, len(mine), _TOGETHER)]
+        seen = chain.from_iterable(self._shares(shares))
         while read := list(islice(seen, self.batch_size)):
             yield self._batch(read)
+
+    def _shares(self, shares: Sequence[range]) -> Iterator[list[tuple[int, list[Views] | BadImage]]]:
+        def read(share: range) -> list[tuple[int, list[Views] | BadImage]]:
+            return [(index, self._views(index)) for index in share]
+
+        if not self.threads:
+            return map(read, shares)
+        ahead = max(1, self.batch_size // _TOGETHER) + self.threads
+        return (found for _, found in read_ahead(shares, read, threads=self.threads, ahead=ahead))
 
     def _views(self, index: int) -> list[Views] | BadImage:
         try:

@@ -19,6 +19,7 @@ from residuum.files import whole_file
 _Columns = dict[str, Any]
 """By name, in order: text, rank and lists of text as lists, None for none; numbers as (N,) float32, NaN for none."""
 
+_ROUNDING = 1e-5  # by which float32 may exceed a probability of 1
 _PROBABILITY = "p:"  # before the class's name, where each class has a column
 
 
@@ -99,24 +100,25 @@ def read_answers(path: Path, classes: Sequence[str]) -> Answers | LabelAnswers:
     try:
         columns = read(path)
         _check_columns(tuple(columns), tuple(classes))
+        if not len(columns["file"]):
+            raise ValueError("it holds no image")
         make = _label_answers if "labels" in columns else _answers
         return make(columns, tuple(classes))
     except UserError:
         raise
     except OSError as error:
-        raise UserError(f"cannot read {path} ({in_words(error)}); evaluate again to write it anew") from None
+        raise UserError(f"cannot read {path} ({in_words(error)})") from None
     except (ValueError, csv.Error, RecursionError) as error:
         reason = printable(" ".join(str(error).split()), 160)
-        raise UserError(
-            f"{path} does not hold this model's answers ({reason}); evaluate again to write it anew"
-        ) from None
+        raise UserError(f"{path} does not hold this model's answers ({reason})") from None
 
 
 def check_suffix(path: Path) -> str:
     """The suffix of a file of answers, in lower case. Raises UserError for one that they are not kept in."""
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".parquet"):
-        raise UserError(f"{path} ends in {suffix or 'no suffix'!r}; answers are kept as .csv or .parquet")
+        ending = f"ends in {suffix!r}" if suffix else "has no suffix"
+        raise UserError(f"{path} {ending}; answers are kept as .csv or .parquet")
     return suffix
 
 
@@ -125,7 +127,7 @@ def check_suffix(path: Path) -> str:
 
 def _class_texts(classes: Sequence[str]) -> tuple[str, ...]:
     """What stands for each class in a file: its name, with its index where that is empty or another class's too."""
-    texts = [_storable(name).replace("\r", "\\r") for name in classes]
+    texts = [stored_name(name) for name in classes]
     taken = Counter(["", "", *texts])
     for index, text in enumerate(texts):
         if taken[text] > 1:
@@ -138,6 +140,11 @@ def _free(text: str, taken: Counter[str]) -> str:
         text += "#"
     taken[text] += 1
     return text
+
+
+def stored_name(name: str) -> str:
+    """What the name of an image is when it has been written and read."""
+    return _storable(name).replace("\r", "\\r")
 
 
 def _storable(text: str) -> str:
@@ -187,7 +194,7 @@ def _answers(columns: _Columns, classes: tuple[str, ...]) -> Answers:
     ranks = [UNKNOWN if rank is None else rank for rank in columns["rank"]]
     if not all(UNKNOWN <= rank < len(classes) for rank in ranks):
         raise ValueError(f"a rank lies beyond its {len(classes)} classes")
-    return Answers(
+    answers = Answers(
         names=tuple(columns["file"]),
         classes=classes,
         labels=_indices(position, columns["label"]),
@@ -196,6 +203,21 @@ def _answers(columns: _Columns, classes: tuple[str, ...]) -> Answers:
         ranks=np.array(ranks, np.int64),
         losses=columns["loss"],
     )
+    _refuse_contradictions(answers)
+    return answers
+
+
+def _refuse_contradictions(answers: Answers) -> None:
+    if not np.array_equal(answers.ranks == 0, answers.right):
+        raise ValueError("a prediction and a rank contradict each other")
+    _refuse_beyond("a probability", answers.confidences, most=1 + _ROUNDING)
+    _refuse_beyond("a loss", answers.losses, most=np.inf)
+
+
+def _refuse_beyond(what: str, values: NDArray[np.float32], most: float) -> None:
+    known = values[~np.isnan(values)]
+    if ((known < 0) | (known > most)).any():
+        raise ValueError(f"{what} lies beyond 0 to {most:g}")
 
 
 def _label_answers(columns: _Columns, classes: tuple[str, ...]) -> LabelAnswers:
@@ -208,6 +230,8 @@ def _label_answers(columns: _Columns, classes: tuple[str, ...]) -> LabelAnswers:
     names, _, _, losses, *probabilities = columns.values()
     shape = len(classes), len(labels)
     rows = np.array(probabilities, np.float32).reshape(shape).T.copy()
+    _refuse_beyond("a probability", rows, most=1 + _ROUNDING)
+    _refuse_beyond("a loss", losses, most=np.inf)
     return LabelAnswers(tuple(names), classes, labels, rows, losses)
 
 

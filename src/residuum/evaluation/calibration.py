@@ -19,6 +19,7 @@ from residuum.evaluation.significance import Floats, Statistic, bootstrap_interv
 from residuum.records import Measurement, Series, Table
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
+_NEAR = 1e-3  # of the logarithm of a bound
 
 _ROWS = 1024  # of logits at a time: in double precision they stay in the processor's cache
 
@@ -128,7 +129,8 @@ def fit_temperature(logits: NDArray[np.floating[Any]], labels: NDArray[np.intege
 
     logits: (N, K); labels: (N,) int64 class indices, for the softmax, or (N, K) 0 or 1, for a sigmoid a class.
     Left out are rows of logits that are not finite and labels of -1. The loss is convex in 1 / T; the ranking of
-    classes stays as it is. Guo et al. 2017, section 4.2. Raises UserError when no image is left.
+    classes stays as it is. Guo et al. 2017, section 4.2. Raises UserError when no image is left,
+    and when there is no best temperature within the bounds.
     """
     from scipy.optimize import minimize_scalar  # takes a second to import
 
@@ -137,14 +139,26 @@ def fit_temperature(logits: NDArray[np.floating[Any]], labels: NDArray[np.intege
         usable &= labels >= 0
     if not usable.any():
         raise UserError("no image has finite scores and a known class to fit the temperature on; fit it on other data")
+    bounds = math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE)
     scores, truth = torch.from_numpy(logits[usable]), torch.from_numpy(labels[usable])
     result = minimize_scalar(
         lambda log_temperature: _cross_entropy(scores, truth, math.exp(log_temperature)),
-        bounds=(math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE)),
+        bounds=bounds,
         method="bounded",
         options={"xatol": 1e-6},
     )
+    if min(abs(result.x - bound) for bound in bounds) < _NEAR or not _is_wrong_anywhere(scores, truth):
+        raise UserError(
+            f"these {len(scores):,} images determine no temperature: the model is right, or as good as guessing, on "
+            "all of them; fit it on more images, or on others"
+        )
     return math.exp(result.x)
+
+
+def _is_wrong_anywhere(logits: Tensor, labels: Tensor) -> bool:
+    if labels.ndim == 1:
+        return bool((logits.argmax(dim=1) != labels).any())
+    return bool(((logits > 0) != (labels > 0)).any())
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, temperature: float) -> float:

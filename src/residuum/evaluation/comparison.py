@@ -1,10 +1,11 @@
 """Several models side by side, and which of their differences the images can tell from chance."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from residuum.errors import UserError
 from residuum.evaluation.answers import Answers, LabelAnswers
 from residuum.evaluation.scores import Evaluation, error
 from residuum.evaluation.significance import mcnemar, paired_difference
@@ -25,20 +26,24 @@ class Contender:
 def compare(contenders: Sequence[Contender], title: str) -> Table:
     """One row a model; the differences are of its top-1 error to the first model's, in percentage points.
 
-    They stand where both were shown the same images by the same protocol: with their 95 % interval (Newcombe 1998) and
-    the p-value of McNemar's exact test, which is small where chance alone would hardly make the difference.
+    They stand where both were shown the same images: with their 95 % interval (Newcombe 1998) and the p-value of
+    McNemar's exact test. Where the protocols were not the same a note says so. Raises UserError where some models give
+    one label an image and some several.
     """
     first, *others = contenders
     several_labels = first.evaluation.top1 is None
+    for one in others:
+        if (one.evaluation.top1 is None) != several_labels:
+            raise UserError(f"one of {first.name} and {one.name} has several labels an image; compare them apart")
     main, second = ("mAP", "micro F1") if several_labels else ("top-1 error", "top-5 error")
     header = ("model", f"{main} [%]", "from [%]", "to [%]", f"{second} [%]", "loss", "ECE [%]", *_DIFFERENCE)
     rows = tuple((*_scores(one), *_against(first, one)) for one in contenders)
-    return Table(title, header, rows, tuple(_notes(first, others)))
+    return Table(title, header, rows, tuple(note for one in others for note in _notes(first, one)))
 
 
 def _scores(one: Contender) -> tuple[Cell, ...]:
     found = one.evaluation
-    main, second = found.mean_average_precision or error(found.top1), found.micro_f1 or error(found.top5)
+    main, second = found.mean_average_precision or error(found.top1), found.micro_f1 or error(found.informative_top5)
     assert main is not None
     return one.name, main.value, main.low, main.high, _value(second), found.loss.value, _value(found.calibration_error)
 
@@ -57,20 +62,14 @@ def _against(first: Contender, one: Contender) -> tuple[Cell, ...]:
 
 
 def _obstacle(first: Contender, one: Contender) -> str | None:
-    """What stands in the way of comparing the two; None where nothing does."""
-    protocols = [contender.evaluation.protocol for contender in (first, one)]
-    if _look(protocols[0]) != _look(protocols[1]):
-        return f"another protocol ({protocols[1]}) than {first.name} ({protocols[0]})"
+    """What stands in the way of comparing the two image by image; None where nothing does."""
+    if first.evaluation.top1 is None:
+        return "McNemar's test is for one label an image"
     if not isinstance(first.answers, Answers) or not isinstance(one.answers, Answers):
-        return "no answer an image was kept"
+        return "what was said of each image was not kept"
     if not _same_images(first.answers, one.answers):
-        return f"other images than {first.name}"
+        return f"it was measured on other images than {first.name}"
     return None
-
-
-def _look(protocol: str) -> str:
-    """How images are looked at, whether by one model or by several."""
-    return protocol.partition(", ")[2] if protocol.startswith("ensemble of ") else protocol
 
 
 def _same_images(first: Answers, one: Answers) -> bool:
@@ -81,6 +80,9 @@ def _same_images(first: Answers, one: Answers) -> bool:
     return bool((truths[0] == truths[1]).all())
 
 
-def _notes(first: Contender, others: Sequence[Contender]) -> list[str]:
-    obstacles = {one.name: _obstacle(first, one) for one in others}
-    return [f"{name} is not compared: {obstacle}" for name, obstacle in obstacles.items() if obstacle]
+def _notes(first: Contender, one: Contender) -> Iterator[str]:
+    if obstacle := _obstacle(first, one):
+        yield f"{one.name} has no difference: {obstacle}"
+    protocols = [contender.evaluation.protocol for contender in (first, one)]
+    if protocols[0] != protocols[1]:
+        yield f"not the same protocol: {one.name} by {protocols[1]}, {first.name} by {protocols[0]}"

@@ -147,7 +147,7 @@ class _Collected:
         table[~read, 1:] = np.nan
         names, labels = self._split.names, self._split.labels
         if self._multi_label:
-            rows_of_labels = _yes_or_no(torch.from_numpy(labels), self._classes).numpy().astype(np.uint8)
+            rows_of_labels = yes_or_no(torch.from_numpy(labels), self._classes).numpy().astype(np.uint8)
             return LabelAnswers(names, self._classes, rows_of_labels, table[:, 2:], table[:, 1])
         predictions, ranks_, losses, confidences = table[:, 1:].T
         return Answers(
@@ -171,7 +171,7 @@ def _numbers(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _numbers_of_labels(logits: Tensor, labels: Tensor) -> Tensor:
     """(N, 1 + K): loss, and the probability of each class."""
-    truth = _yes_or_no(labels, range(logits.shape[1]))
+    truth = yes_or_no(labels, range(logits.shape[1]))
     loss = F.softplus(logits * (1 - 2 * truth)).mean(dim=1, keepdim=True)  # exact also where it is small
     return torch.cat([loss.nan_to_num(torch.inf, torch.inf), logits.sigmoid()], dim=1)
 
@@ -180,7 +180,7 @@ def _whole(column: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.nan_to_num(column, nan=-1.0).astype(np.int64)
 
 
-def _yes_or_no(labels: Tensor, classes: Sized) -> Tensor:
+def yes_or_no(labels: Tensor, classes: Sized) -> Tensor:
     """(N, K) float32 rows as they are; of one label an image, (N,) int64, ones at the labels, none for -1."""
     if labels.ndim == 2:
         return labels.float()

@@ -5,14 +5,19 @@ networks that the catalogue cannot name, among them two that share a name with a
 Xie et al. 2017, and the bottleneck ResNet-164 of He et al. 2016 with its original units (`resnet164` has basic units).
 """
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from residuum.data.decoding import BadImage
+from residuum.data.sources import DataSet
+from residuum.data.splits import Split
+
 IMAGENET, CIFAR_10, CIFAR_100 = "ImageNet val", "CIFAR-10 test", "CIFAR-100 test"
 
-ONE_CROP, ONE_CROP_AT_320, SINGLE_VIEW = "1-crop 224", "1-crop 320", "1-crop 32"
+ONE_CROP, ONE_CROP_AT_320, SINGLE_VIEW = "1-crop 224 of 256", "1-crop 320", "1-crop 32"
 TEN_CROPS = "10-crop 224 of 256"
 FIVE_SCALES = "multi-scale 224,256,384,480,640"
 MIRRORED = ", mirrored"
@@ -186,32 +191,52 @@ def _protocols_of(row: Published) -> tuple[str, ...]:
     return (FIVE_SCALES, FIVE_SCALES + MIRRORED) if row.protocol == FIVE_SCALES else (row.protocol,)
 
 
-_CIFAR_10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
-_CIFAR_100_CLASSES = """
-    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
-    castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
-    elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster
-    man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck
-    pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
-    skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger
-    tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
-"""
-_CIFAR = {frozenset(_CIFAR_10_CLASSES.split()): CIFAR_10, frozenset(_CIFAR_100_CLASSES.split()): CIFAR_100}
-_SPELLINGS = {"plane": "airplane", "car": "automobile", "cra": "crab"}  # PyTorch's tutorials; the Hub's cifar100
+_CIFAR_10_CLASSES = frozenset(
+    ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+)
+_CIFAR_10_DIGEST = 0xCBD86F90C11D44F2
+_SPELLINGS = {"plane": "airplane", "car": "automobile"}  # as PyTorch's tutorials have them
 _WORDNET_ID = re.compile("n[0-9]{8}")
+_IMAGENET_FILE = re.compile(r"(?:.*/)?ILSVRC2012_val_[0-9]{8}\.jpe?g", re.IGNORECASE)
+_PROBES = 50
 
 
-def recognise(classes: Sequence[str], images: int, size: tuple[int, int] | None, split: str) -> str | None:
+def recognise(dataset: DataSet, split: str) -> str | None:
     """Which known test set a split is: "CIFAR-10 test", "CIFAR-100 test", "ImageNet val"; None for any other.
 
-    classes: the data's, in any order; images: how many the split has; size: their height and width in pixels, None
-    where they vary; split: "train", "val", "test". Of CIFAR only "test" is one: a fifth of its training images, drawn
-    to validate on, has as many images of the same classes.
+    split: "train", "val", "test", or "all". CIFAR-10 is known by every pixel and label, wherever it lies; CIFAR-100 as
+    the built-in set alone, whose files were checked when they were fetched; ImageNet by its classes, its files' names,
+    how many they are, and that their sizes differ, as those of its altered copies do not.
     """
-    names = frozenset(_SPELLINGS.get(name, name) for name in classes)
-    if len(names) != len(classes):
+    if dataset.multi_label:
         return None
-    if split == "test" and images == 10_000 and size == (32, 32):
-        return _CIFAR.get(names)
-    is_imagenet = len(names) == 1_000 and all(map(_WORDNET_ID.fullmatch, names))
-    return IMAGENET if is_imagenet and split in ("val", "test") and images == 50_000 else None
+    images = dataset.held_out(split)[1]
+    if split == "test" and dataset.spec == "cifar100":
+        return CIFAR_100
+    names = [_SPELLINGS.get(name, name) for name in dataset.classes]
+    if split == "test" and len(images) == 10_000 and len(names) == 10 and set(names) == _CIFAR_10_CLASSES:
+        return CIFAR_10 if _digest(images, names) == _CIFAR_10_DIGEST else None
+    is_imagenet = len(images) == 50_000 and len(names) == 1_000 and all(map(_WORDNET_ID.fullmatch, names))
+    return IMAGENET if is_imagenet and split in ("val", "test") and _has_imagenets_files(images) else None
+
+
+def _digest(images: Split, names: Sequence[str]) -> int:
+    """64 bits of every image's pixels and class, in whatever order; 0 where one cannot be read."""
+    total = 0
+    for index, label in enumerate(images.labels.tolist()):
+        try:
+            content = names[label].encode() + b"\0" + images.read(index, 3).tobytes()
+        except BadImage:
+            return 0
+        total += int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+    return total % 2**64
+
+
+def _has_imagenets_files(images: Split) -> bool:
+    chosen = range(0, len(images), len(images) // _PROBES)
+    if not all(_IMAGENET_FILE.fullmatch(images.names[index]) for index in chosen):
+        return False
+    try:
+        return len({(facts.width, facts.height) for facts in map(images.probe, chosen)}) > 1
+    except BadImage:
+        return False

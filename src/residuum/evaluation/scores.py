@@ -50,6 +50,11 @@ class Evaluation:
         assert best is not None
         return best.value
 
+    @property
+    def informative_top5(self) -> Measurement | None:
+        """Top-5 accuracy; None where there are so few classes that any answer holds the true one."""
+        return self.top5 if len(self.per_class.rows) > MANY_CLASSES else None
+
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Self:
         """The evaluation that `records.plain` turned into what JSON has; numbers that JSON lacks are NaN."""
@@ -63,7 +68,7 @@ class Evaluation:
 
     def headline(self) -> Table:
         """The few lines that say it all."""
-        top5 = self.top5 if len(self.per_class.rows) > MANY_CLASSES else None
+        top5 = self.informative_top5
         measured = {
             "top-1 accuracy": self.top1,
             "top-1 error": error(self.top1),
@@ -99,7 +104,8 @@ def _measurement(value: Any) -> Any:
     """A Measurement again where one was written."""
     if not isinstance(value, Mapping) or "unit" not in value:
         return value
-    return Measurement(**{**value, "value": math.nan if value["value"] is None else value["value"]})
+    numbers = {name: None if value[name] is None else float(value[name]) for name in ("low", "high")}
+    return Measurement(math.nan if value["value"] is None else float(value["value"]), value["unit"], **numbers)
 
 
 def error(accuracy: Measurement | None) -> Measurement | None:

@@ -36,10 +36,11 @@ class Protocol:
     """How a test looks at an image.
 
     "1-crop": the centre, as in training's own evaluations; for small images that is the single view of He et al. 2015,
-    section 4.2. "10-crop": the four corners and the centre of the resized image, and their mirror images (Krizhevsky
-    et al. 2012, section 4.1). "multi-scale": the whole image, its shorter side resized to each of `scales`, which
-    without any are those of He et al. 2015, section 3.4, in proportion to the network's input. mirrored: also each
-    view's mirror image; ten crops have them anyway. average: of what, over the views (and the models of an ensemble).
+    section 4.2. "10-crop": the four corners and the centre of the resized image, all of it (torchvision's FiveCrop;
+    Krizhevsky et al. 2012, section 4.1, cut its central square first), and their mirror images. "multi-scale": the
+    whole image, its shorter side resized to each of `scales`, which without any are those of He et al. 2015, section
+    3.4, in proportion to the network's input. mirrored: also each view's mirror image; ten crops have them anyway.
+    average: of what, over the views (and the models of an ensemble).
 
     On a whole image the network is fully convolutional: its classifier, W f + b on the mean f of the features f_p over
     the P positions of the last feature map, is applied at every position and averaged, which is the same, since
@@ -61,16 +62,23 @@ class Protocol:
         if self.scales and self.kind != "multi-scale":
             raise UserError(f"scales are for the protocol multi-scale, not for {self.kind}; leave them out")
         if not all(1 <= side <= LARGEST_SIDE for side in self.scales):
-            raise UserError(f"scales {self.scales}; each is a number of pixels, 1 to {LARGEST_SIDE}")
+            scales = ", ".join(map(str, self.scales))
+            raise UserError(f"scales {scales}; each is a number of pixels, 1 to {LARGEST_SIDE}")
 
     def name(self, preprocessing: Preprocessing) -> str:
-        """What results are labelled with: "1-crop 32", "10-crop 224 of 256", "multi-scale 224,256, mirrored"."""
-        name = f"{self.kind} {','.join(map(str, self._sides(preprocessing)))}"
-        if self.kind == "10-crop":
+        """What results are labelled with: "1-crop 32", "10-crop 224 of 256", "multi-scale 224,256, mirrored".
+
+        Named are also another interpolation than bilinear, and logits averaged over views.
+        """
+        name = f"{self.kind} {','.join(map(str, self.sides(preprocessing)))}"
+        if self.kind != "multi-scale" and preprocessing.resized_side != preprocessing.size:
             name += f" of {preprocessing.resized_side}"
-        elif self.mirrored:
-            name += ", mirrored"
-        return f"{name}, logits averaged" if self.average == "logits" and self._has_several else name
+        further = {
+            preprocessing.interpolation: preprocessing.interpolation != "bilinear",
+            "mirrored": self.mirrored and self.kind != "10-crop",
+            "logits averaged": self.average == "logits" and self._has_several,
+        }
+        return ", ".join([name, *(word for word, is_so in further.items() if is_so)])
 
     @property
     def _has_several(self) -> bool:
@@ -81,7 +89,8 @@ class Protocol:
         """Whether mirror images are looked at."""
         return self.mirrored or self.kind == "10-crop"
 
-    def _sides(self, preprocessing: Preprocessing) -> tuple[int, ...]:
+    def sides(self, preprocessing: Preprocessing) -> tuple[int, ...]:
+        """Of the whole image's shorter side at each scale, or of the crops, in pixels."""
         if self.kind != "multi-scale":
             return (preprocessing.size,)
         return self.scales or tuple(round(side * preprocessing.size / _INPUT_OF_SCALES) for side in SCALES)
@@ -92,7 +101,7 @@ class Protocol:
             return (preprocessing.view(image),)
         if self.kind == "10-crop":
             return _five_crops(preprocessing.resized(image, preprocessing.resized_side), preprocessing.size)
-        return tuple(preprocessing.resized(image, side, _LONGEST) for side in self._sides(preprocessing))
+        return tuple(preprocessing.resized(image, side, _LONGEST) for side in self.sides(preprocessing))
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,9 @@ class Viewing:
                 f"the model resizes images to {side} pixels and sees {size}: five crops of a square would be one; "
                 "use the protocol 1-crop, with mirror images if you like"
             )
+        largest = max(self.protocol.sides(self.geometry))
+        if largest > LARGEST_SIDE:
+            raise UserError(f"scales up to {largest} pixels for an input of {size}; name them, up to {LARGEST_SIDE}")
 
     @property
     def channels(self) -> int:
@@ -136,7 +148,7 @@ def _five_crops(image: NDArray[np.uint8], size: int) -> Views:
     bottom, right = height - size, width - size
     middle = round(bottom / 2.0), round(right / 2.0)
     places = ((0, 0), (0, right), (bottom, 0), (bottom, right), middle)
-    return tuple(image[top : top + size, left : left + size] for top, left in places)
+    return tuple(image[top : top + size, left : left + size].copy() for top, left in places)
 
 
 def predict_views(

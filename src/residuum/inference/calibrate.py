@@ -8,9 +8,10 @@ from residuum.data.sources import DataSet
 from residuum.distributed import World
 from residuum.errors import UserError
 from residuum.evaluation.calibration import fit_temperature
+from residuum.evaluation.evaluate import yes_or_no
 from residuum.evaluation.views import Protocol
 from residuum.hardware import choose_device
-from residuum.inference.evaluate import Panel
+from residuum.inference.evaluate import Panel, check_labels
 from residuum.weights import Classifier
 
 
@@ -27,13 +28,11 @@ def calibrate(
     """The temperature by which the model's logits on a split have the least cross-entropy (Guo et al. 2017).
 
     Images are seen from the centre; what cannot be read, or is of an unknown class, is left out. The data set is opened
-    as for `evaluate`. Raises UserError for the split that the model was trained on, which it is too sure of to tell.
+    as for `evaluate`. Raises UserError for what `evaluate` refuses, for images that training has or may have seen,
+    which a model is too sure of to tell, and where they determine no temperature.
     """
-    trained_on = classifier.provenance.get("fingerprint")
-    if split in ("train", "all") and trained_on in (None, dataset.fingerprint()):
-        raise UserError(
-            f"a temperature is fitted on images that training has not seen, not on {split!r}; name val, say"
-        )
+    check_labels([classifier], dataset)
+    _check_unseen(classifier, dataset, split)
     where = choose_device(device)
     bare = replace(classifier, temperature=1.0)
     panel = Panel.of([bare], dataset.classes, Protocol(), where, precision, batch_size)
@@ -45,4 +44,26 @@ def calibrate(
             labels.append(batch.labels.cpu())
     if not logits:
         raise UserError(f"none of the images of {split!r} can be read; run `residuum check` on the data")
-    return fit_temperature(torch.cat(logits).numpy(), torch.cat(labels).numpy())
+    truth = torch.cat(labels)
+    if classifier.multi_label:
+        truth = yes_or_no(truth, dataset.classes)
+    return fit_temperature(torch.cat(logits).numpy(), truth.numpy())
+
+
+def _check_unseen(classifier: Classifier, dataset: DataSet, split: str) -> None:
+    if split in ("train", "all"):
+        raise UserError(
+            f"a temperature is fitted on images that training has not seen, not on {split!r}; name val, say"
+        )
+    if is_divided_otherwise(classifier, dataset):
+        raise UserError(
+            f"{dataset.spec} changed since training or is divided otherwise: the model may have seen the images of "
+            f"{split!r}; divide it as it was, or calibrate on other data"
+        )
+
+
+def is_divided_otherwise(classifier: Classifier, dataset: DataSet) -> bool:
+    """Whether the data that the model was trained on are no longer, or not divided, as they were."""
+    trained_on = classifier.provenance
+    same_place = str(trained_on.get("data")).rstrip("/") == dataset.spec.rstrip("/")
+    return same_place and trained_on.get("fingerprint") != dataset.fingerprint()

@@ -1,25 +1,26 @@
 """Trained models measured on a data set: classes matched by name, each model's preprocessing as in its training."""
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from residuum.data.sources import DataSet
 from residuum.data.splits import Split
 from residuum.data.view_loader import ViewLoader, Views
 from residuum.data.workers import Progress
 from residuum.distributed import World, process_group, world_from_environment
-from residuum.errors import UserError
+from residuum.errors import UserError, tells_of_no_memory
 from residuum.evaluation.answers import Answers, LabelAnswers
-from residuum.evaluation.evaluate import answer, predictor
+from residuum.evaluation.evaluate import answer
 from residuum.evaluation.scores import Evaluation, evaluation_of, in_full
 from residuum.evaluation.views import Predict, Protocol, Viewing, average_scores, predict_views, viewing
-from residuum.hardware import choose_device, choose_precision, default_workers
+from residuum.hardware import choose_device, default_workers
+from residuum.inference.activation_maps import activation_maps
+from residuum.inference.predictors import model_predictor
 from residuum.weights import Classifier
 
 _VIEW_BYTES = 2**28  # of views that wait for the network
@@ -47,7 +48,8 @@ def evaluate(
     """Score a model on a split of a data set: test, else val, else the only one; or the one named; or "all".
 
     The data set must be opened with the model's classes, `open_data(spec, classes=classifier.classes)`, which
-    matches them by name. Images stream, each through the model's own preprocessing, decoded by `workers` threads;
+    matches them by name. Images stream, each through the model's own preprocessing, decoded by `workers` threads
+    (0: when they are needed);
     without a `protocol` the centre view is looked at. Under torchrun each process takes its share, and all get the
     same result.
     Raises UserError for other classes, for several labels an image where the model gives one, for a split that
@@ -81,10 +83,10 @@ def measure(
 ) -> list[Measured]:
     """Each model's evaluation and answers, in one pass over the images; with `ensemble` also, last, their average's.
 
-    The models may differ in architecture, preprocessing and the order of their classes; an image is decoded once.
-    Otherwise as `evaluate`.
+    The models may differ in architecture, preprocessing and the order of their classes; an image is decoded once (twice
+    where some see colours and some grey). Otherwise as `evaluate`.
     """
-    _check_labels(classifiers, dataset)
+    check_labels(classifiers, dataset)
     where, protocol = choose_device(device, world_from_environment().local_rank), protocol or Protocol()
     panel = Panel.of(classifiers, dataset.classes, protocol, where, precision, batch_size)
     average = partial(average_scores, how=protocol.average, multi_label=classifiers[0].multi_label)
@@ -135,9 +137,9 @@ class Panel:
         viewings = tuple(dict.fromkeys(own))
         members = []
         for classifier, seen in zip(classifiers, own, strict=True):
-            predict = _predict_in_order(classifier, classes, device, precision)
+            predict = model_predictor(classifier, device, precision, classes)
             if protocol.kind == "multi-scale":
-                _check_fully_convolutional(classifier, predict, device)
+                _check_fully_convolutional(classifier, predict, protocol, device)
             look = predict_views(
                 predict,
                 classifier.preprocessing,
@@ -155,28 +157,15 @@ class Panel:
     def loader(
         self, images: Split, batch_size: int, workers: int | None, device: torch.device, world: World
     ) -> ViewLoader:
-        """The images as all members see them: a batch, or as many as have views of 256 MiB, at a time."""
-        threads = default_workers(device) if workers is None else max(1, workers)
+        """The images as all members see them: a batch, or as many as have views of some 256 MiB, at a time."""
+        threads = default_workers(device) if workers is None else workers
         of_one = sum(viewing.bytes_of_image() for viewing in self.viewings)
         at_once = max(1, min(batch_size, _VIEW_BYTES // of_one))
         return ViewLoader(images, self.viewings, at_once, threads=threads, device=device, world=world)
 
 
-def _predict_in_order(
-    classifier: Classifier, classes: tuple[str, ...], device: torch.device, precision: str
-) -> Predict:
-    """The model's predict function, its scores in the order of `classes`."""
-    if precision == "auto":  # the number that training printed is the one to find again
-        precision = classifier.provenance.get("precision", "auto")
-    dtype = choose_precision(precision, device)
-    predict = predictor(classifier.network, device, dtype, classifier.temperature)
-    if classifier.classes == classes:
-        return predict
-    order = [classifier.classes.index(name) for name in classes]
-    return lambda images: predict(images)[:, order]
-
-
-def _check_labels(classifiers: Sequence[Classifier], dataset: DataSet) -> None:
+def check_labels(classifiers: Sequence[Classifier], dataset: DataSet) -> None:
+    """Raise UserError for models that cannot be measured on the data, or not together."""
     for classifier in classifiers:
         if set(classifier.classes) != set(dataset.classes):
             raise UserError(
@@ -193,22 +182,28 @@ def _check_labels(classifiers: Sequence[Classifier], dataset: DataSet) -> None:
         raise UserError("some of the models give one label an image, some several; measure them apart")
 
 
-def _check_fully_convolutional(classifier: Classifier, predict: Predict, device: torch.device) -> None:
-    """Refuse a network that is not one mean over the positions of its last feature map, whatever the image's size."""
-    pools = [module for module in classifier.network.modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
-    if all(module.output_size in (1, (1, 1)) for module in pools):
-        handling = classifier.preprocessing
-        larger = torch.zeros(1, handling.channels, 2 * handling.size, 2 * handling.size, device=device)
-        with suppress(RuntimeError, ValueError, AssertionError):
-            predict(larger)
-            return
-    raise UserError(
-        f"{classifier.architecture} takes images of one size only: it is not fully convolutional; "
-        "use the protocol 1-crop or 10-crop"
-    )
+def _check_fully_convolutional(
+    classifier: Classifier, predict: Predict, protocol: Protocol, device: torch.device
+) -> None:
+    """Refuse a network whose logits are not the mean over positions of a linear classifier's, at any of the sizes."""
+    handling = classifier.preprocessing
+    try:
+        for side in protocol.sides(handling):
+            predict(torch.zeros(1, handling.channels, side, side, device=device))
+        larger = torch.randn(1, handling.channels, 2 * handling.size, 2 * handling.size)
+        found = activation_maps(classifier.network, larger.to(device), torch.zeros(1, dtype=torch.int64))
+        reason = "its logits are not the mean of a classifier's at every position"
+    except (RuntimeError, ValueError, AssertionError) as error:
+        if tells_of_no_memory(error):
+            raise
+        found, reason = None, "it takes images of one size only, or none so small"
+    if found is None or found.method != "CAM":
+        raise UserError(
+            f"{classifier.architecture} is not fully convolutional ({reason}); use the protocol 1-crop or 10-crop"
+        )
 
 
 def _ensemble_name(names: Sequence[str], protocol: Protocol) -> str:
     looks = " + ".join(dict.fromkeys(names))
-    said = protocol.average == "probabilities" or looks.endswith("averaged")
-    return f"ensemble of {len(names)}, {looks}{'' if said else ', logits averaged'}"
+    how = "; logits averaged" if protocol.average == "logits" else ""
+    return f"ensemble of {len(names)}, {looks}{how}"

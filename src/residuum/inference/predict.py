@@ -20,8 +20,8 @@ from residuum.data.preprocessing import Preprocessing
 from residuum.data.reading import read_ahead
 from residuum.data.sources.folders import IMAGE_SUFFIXES
 from residuum.errors import UserError
-from residuum.evaluation.evaluate import predictor
-from residuum.hardware import choose_device, choose_precision, default_workers
+from residuum.hardware import choose_device, default_workers
+from residuum.inference.predictors import model_predictor
 from residuum.weights import Classifier
 
 View = NDArray[np.uint8]  # (S, S, C)
@@ -57,7 +57,7 @@ def predict(
     if top < 1 or batch_size < 1:
         raise UserError(f"top is {top} and batch_size {batch_size}; both are at least 1")
     where = choose_device(device)
-    network = predictor(classifier.network, where, choose_precision(precision, where), classifier.temperature)
+    network = model_predictor(classifier, where, precision)
     threads = default_workers(where) if workers is None else max(1, workers)
     decoded = _decode_ahead(paths, classifier.preprocessing, threads, ahead=batch_size + threads)
 

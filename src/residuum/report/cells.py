@@ -17,10 +17,14 @@ def numeric_columns(table: Table) -> list[bool]:
 
 
 def cell_texts(table: Table) -> list[list[str]]:
-    """The rows as text; the floats of one column share their number of decimals."""
+    """The rows as text; the floats of one column share their number of decimals.
+
+    Percentages have two: those of a column that ends in "[%]", and of a whole table whose title ends in ", in %".
+    """
+    in_percent = table.title.endswith(", in %")
     columns = zip(table.columns, zip(*table.rows, strict=True), strict=bool(table.rows))
     decimals = [
-        decimals_of((cell for cell in column if isinstance(cell, float)), percent=name.endswith("[%]"))
+        decimals_of((cell for cell in column if isinstance(cell, float)), percent=in_percent or name.endswith("[%]"))
         for name, column in columns
     ]
     return [[_text(cell, places) for cell, places in zip(row, decimals, strict=True)] for row in table.rows]
@@ -39,4 +43,7 @@ def _text(cell: Cell, decimals: int) -> str:
         return "-"
     if isinstance(cell, (bool, str)):
         return str(cell)
-    return f"{cell:,}" if isinstance(cell, int) else f"{cell:,.{decimals}f}"
+    if isinstance(cell, int):
+        return f"{cell:,}"
+    smallest = 10.0**-decimals
+    return f"< {smallest:.{decimals}f}" if 0 < cell < smallest / 2 and decimals else f"{cell:,.{decimals}f}"

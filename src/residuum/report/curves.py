@@ -30,9 +30,10 @@ _REFERENCE = Stroke(INK, _THIN, (4 * _THIN, 3 * _THIN))
 
 
 def strokes(group: Sequence[Series]) -> list[Stroke]:
-    """Training series thin, all others bold; the first thin and the first bold one share colour and dashes, and so on.
+    """Training series thin, all others bold; those of one run share colour and dashes.
 
-    A reference is a thin dashed line in the colour of text.
+    Without a run, the first thin and the first bold one belong together, and so on. A reference is a thin dashed line
+    in the colour of text.
     Five kinds of dashes against six colours: thirty runs can be told apart, four of them on a grey print.
     """
     seen: Counter[bool] = Counter()
@@ -41,17 +42,12 @@ def strokes(group: Sequence[Series]) -> list[Stroke]:
         if series.is_reference:
             drawn.append(_REFERENCE)
             continue
-        width = _THIN if is_training(series) else _BOLD
-        number = seen[is_training(series)]
-        seen[is_training(series)] += 1
+        width = _THIN if series.is_training else _BOLD
+        number = seen[series.is_training] if series.run is None else series.run
+        seen[series.is_training] += 1
         dashes = tuple(width * length for length in _DASHES[number % len(_DASHES)])
         drawn.append(Stroke(SERIES[number % len(SERIES)], width, dashes))
     return drawn
-
-
-def is_training(series: Series) -> bool:
-    """Whether the series was measured on the images that the network learns from."""
-    return series.name.startswith("training")
 
 
 def draw_curves(axes: "Axes", group: Sequence[Series], *, log_y: bool = False) -> None:
@@ -66,8 +62,8 @@ def draw_curves(axes: "Axes", group: Sequence[Series], *, log_y: bool = False) -
             color=stroke.colour,
             linewidth=stroke.width,
             linestyle=(0, [length / stroke.width for length in stroke.dashes]) if stroke.dashes else "solid",
-            alpha=0.9 if is_training(series) else None,
-            zorder=2 if is_training(series) else 3,
+            alpha=0.9 if series.is_training else None,
+            zorder=2 if series.is_training else 3,
             solid_capstyle="round",
             marker="o" if len(series.x) == 1 else None,
             markersize=2 + 2 * stroke.width,
@@ -76,6 +72,7 @@ def draw_curves(axes: "Axes", group: Sequence[Series], *, log_y: bool = False) -
     _set_height(axes, group, log_y)
     _write_last_values(axes, group)
     _dress(axes)
+    _set_width(axes, group)
 
 
 def _set_height(axes: "Axes", group: Sequence[Series], log_y: bool) -> None:
@@ -87,6 +84,19 @@ def _set_height(axes: "Axes", group: Sequence[Series], log_y: bool) -> None:
     else:
         top = _top_of_axis(group)
         axes.set_ylim(-0.02 * top, top)
+
+
+def _set_width(axes: "Axes", group: Sequence[Series]) -> None:
+    """A tick at every whole number that fits; a single x value, of the first epoch say, has one and stands amid."""
+    from matplotlib.ticker import MaxNLocator
+
+    values = {x for series in group for x in series.x}
+    if len(values) == 1:
+        (only,) = values
+        axes.set_xlim(only - 1, only + 1)
+        axes.set_xticks([only])
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
 def _plain_decades(axes: "Axes", decades: float) -> None:
@@ -117,7 +127,7 @@ def _write_last_values(axes: "Axes", group: Sequence[Series]) -> None:
     written = [
         (series, stroke)
         for series, stroke in zip(group, strokes(group), strict=True)
-        if not is_training(series) and "%" in series.y_label and series.y and math.isfinite(series.y[-1])
+        if not series.is_training and "%" in series.y_label and series.y and math.isfinite(series.y[-1])
     ]
     height = axes.bbox.height * 72 / axes.figure.dpi
     to_axis = axes.transScale + axes.transLimits
@@ -148,13 +158,10 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
 
 
 def _dress(axes: "Axes") -> None:
-    from matplotlib.ticker import MaxNLocator
-
     axes.margins(x=0.02)
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=8.5, colors=INK, length=0)
-    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(INK)

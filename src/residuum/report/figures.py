@@ -24,13 +24,15 @@ MARKERS = {
 
 _NO_DATE_NO_MAKER = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _MOST_DISTINCT = 10  # groups
+MOST_NAMED = 20
+"""Groups of a scatter plot with a legend; of more, nobody tells the colours apart."""
 
 
 def curves_svg(group: Sequence[Series], key: str, alt: str, *, log_y: bool = False) -> str:
     """One panel of curves, as `residuum.report.curves` draws it. Every id in it begins with `key`."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.3, 2.9), layout="constrained")
+    figure = Figure(figsize=(3.5, 2.5), layout="constrained")
     axes = figure.subplots()
     draw_curves(axes, group, log_y=log_y)
     axes.set_xlabel(group[0].x_label, color=INK, fontsize=9)

@@ -23,19 +23,24 @@ from residuum.records import (
 )
 from residuum.report.cells import cell_texts, decimals_of, numeric_columns
 from residuum.report.curves import Stroke, strokes
-from residuum.report.figures import MARKERS, curves_svg, group_marks, scatter_svg
+from residuum.report.figures import MARKERS, MOST_NAMED, curves_svg, group_marks, scatter_svg
 from residuum.report.matrices import confused_pairs, is_drawn, is_numbered, matrix_cells
 from residuum.report.pictures import TINY, data_uri
 from residuum.report.theme import DARK, LIGHT, rgb, with_variables
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 View = dict[str, Any]
 """What the template of one part is filled with."""
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_ENLARGED = 160  # pixels a side that a tiny picture grows to at most
+_ENLARGED = 128  # pixels of height that a tiny picture grows to at most
+_KERNEL, _ENLARGED_KERNEL = 11, 64  # the same for the weights of a first layer
+_PHOTOGRAPH = 208  # pixels of height to lay a photograph out with
+_CAPTION = 112  # pixels of width that a caption needs
+_MOST_ROWS = 80  # of a table or a matrix that is not scrolled
 
 
 def page_html(page: Page) -> str:
@@ -74,7 +79,15 @@ def _environment() -> "Environment":
         lstrip_blocks=True,
     )
     environment.filters["unbroken"] = lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%")
+    environment.filters["dotted"] = _dotted
     return environment
+
+
+def _dotted(text: str) -> "Markup":
+    """The name of a field, which may break after a dot: `optimizer.` `lr`."""
+    from markupsafe import Markup
+
+    return Markup(".<wbr>").join(text.split("."))
 
 
 def _section_view(number: int, page: Page) -> View:
@@ -97,6 +110,7 @@ def _table_view(table: Table, key: str) -> View:
         "title": table.title,
         "columns": list(zip(table.columns, numeric_columns(table), strict=True)),
         "rows": cell_texts(table),
+        "tall": len(table.rows) > _MOST_ROWS,
         "notes": table.notes,
     }
 
@@ -108,6 +122,7 @@ def _matrix_view(matrix: Matrix, key: str) -> View:
         "matrix": matrix,
         "numbered": numbered,
         "rows": list(zip(matrix.rows, totals, matrix_cells(matrix), strict=True)) if drawn else [],
+        "tall": len(matrix.rows) > _MOST_ROWS,
         "pairs": None if numbered else _table_view(confused_pairs(matrix), key),
     }
 
@@ -155,7 +170,12 @@ def _scatter_view(scatter: Scatter, key: str) -> View:
 
     marks = group_marks(scatter.groups)
     legend = [(name, with_variables(colour), MARKERS[marker]) for name, (colour, marker) in marks.items()]
-    return {"title": scatter.title, "drawing": Markup(scatter_svg(scatter, key)), "legend": legend}
+    return {
+        "title": scatter.title,
+        "drawing": Markup(scatter_svg(scatter, key)),
+        "legend": legend if len(legend) <= MOST_NAMED else [],
+        "classes": len(legend),
+    }
 
 
 def _gallery_view(gallery: Gallery, key: str) -> View:
@@ -165,13 +185,16 @@ def _gallery_view(gallery: Gallery, key: str) -> View:
         "note": gallery.note,
         "pictures": pictures,
         "tiny": all(picture["tiny"] for picture in pictures),
+        "columns": gallery.columns,
+        "cell": max((picture["cell"] for picture in pictures), default=0),
     }
 
 
 def _picture_view(picture: Picture) -> View:
     height, width = picture.pixels.shape[:2]
-    tiny = max(height, width) <= TINY
-    factor = _ENLARGED // max(height, width) if tiny else 1
+    tiny = height <= TINY
+    factor = (_ENLARGED_KERNEL if height <= _KERNEL else _ENLARGED) // height if tiny else 1
+    laid_out = factor * width if tiny else width * min(height, _PHOTOGRAPH) // height
     return {
         "uri": data_uri(picture.pixels),
         "alt": picture.alt,
@@ -179,21 +202,25 @@ def _picture_view(picture: Picture) -> View:
         "width": width * factor,
         "height": height * factor,
         "tiny": tiny,
+        "cell": max(laid_out, _CAPTION if picture.caption else 0),
     }
 
 
 def _measurements_view(measurements: Measurements, key: str) -> View:
+    notes = {note for _, _, note in measurements.items}
     return {
         "tiles": [
             {
                 "name": name,
                 "value": _number(measured.value, measured),
                 "unit": measured.unit,
-                "note": note,
-                "interval": _interval_view(measured, _scale(measurements, measured.unit)),
+                "note": note if len(notes) > 1 else "",
+                "interval": _interval_view(measured, _scale(measurements)),
             }
             for name, measured, note in measurements.items
-        ]
+        ],
+        "note": notes.pop() if len(notes) == 1 else "",
+        "with_tracks": measurements.one_scale,
     }
 
 
@@ -203,9 +230,9 @@ def _number(value: float, measured: Measurement) -> str:
     return f"{value:,.{decimals_of([measured.value], percent=measured.unit == '%')}f}"
 
 
-def _scale(measurements: Measurements, unit: str) -> tuple[float, float]:
-    """From where to where the intervals of one unit reach, so that they are drawn on one scale, with some air."""
-    ends = [end for _, measured, _ in measurements.items if measured.unit == unit for end in _interval(measured) or ()]
+def _scale(measurements: Measurements) -> tuple[float, float]:
+    """From where to where the intervals reach, with some air."""
+    ends = [end for _, measured, _ in measurements.items for end in _interval(measured) or ()]
     air = 0.15 * (max(ends) - min(ends)) if ends else 0.0
     return (min(ends) - air, max(ends) + air) if ends else (0.0, 1.0)
 

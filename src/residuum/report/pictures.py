@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 Image_HWC = NDArray[np.uint8]
 
 TINY = 96
-"""Images of at most this many pixels a side are shown pixel by pixel, larger ones as photographs."""
+"""Images of at most this many pixels in height are shown pixel by pixel, higher ones as photographs."""
 _LONGEST = 640  # pixels of a photograph within a page
 
 
 def plot_curves(panels: Sequence[Sequence[Series]], path: Path, title: str = "") -> None:
     """Draw each group of series in a panel of its own, side by side, into a PNG, SVG or PDF file.
 
-    Series called "training ..." are thin and all others bold, as in He et al. 2015, figures 4 and 6; the
-    first thin and the first bold one share a colour, and so on. A bold percentage has its last value written.
+    Training series are thin and all others bold, as in He et al. 2015, figures 4 and 6; those of one run share a
+    colour. A bold percentage has its last value written.
     """
     from matplotlib.figure import Figure
 
@@ -73,7 +73,7 @@ def contact_sheet(rows: Sequence[tuple[str, Iterable[Image_HWC]]], path: Path, t
 
 
 def data_uri(image: Image_HWC) -> str:
-    """An image (H, W, 1 or 3) as a `data:` address: a tiny one exactly, as PNG; a larger one as JPEG of quality 85.
+    """An image (H, W, 1 or 3) as a `data:` address: a tiny one exactly, as PNG; a higher one as JPEG of quality 85.
 
     A photograph of more than 640 pixels a side is reduced to that.
     """
@@ -81,7 +81,7 @@ def data_uri(image: Image_HWC) -> str:
 
     picture = _picture(image)
     file = BytesIO()
-    if max(picture.size) <= TINY:
+    if picture.height <= TINY:
         picture.save(file, format="PNG", optimize=True)
         kind = "png"
     else:

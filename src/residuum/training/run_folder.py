@@ -72,9 +72,23 @@ class RunFolder:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             file.flush()
-            for folder in (self.path, self.checkpoints):
+            for folder in (self.path, self.checkpoints, self.path / _PREDICTIONS):
                 sweep(folder)
             yield
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a process trains here now; not to be asked by that process itself, whose lock the question ends."""
+        if os.name != "posix" or not self._lock.is_file():
+            return False
+        import fcntl
+
+        try:
+            with self._lock.open("r+", encoding="utf-8") as file:
+                fcntl.lockf(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        return False
 
     def probe_writable(self) -> None:
         """Write and remove a small file here, making the folder if need be, before any work is spent on it."""

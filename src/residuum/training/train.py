@@ -1,20 +1,18 @@
 """`train`: from a data spec and a recipe to a run folder with a model in it."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
 from residuum.data.facts import data_facts
-from residuum.data.loaders import Batch
 from residuum.data.sources import DataSet, open_data
 from residuum.distributed import (
-    World,
     is_restarted,
     launch,
     may_be_restarted,
@@ -22,12 +20,8 @@ from residuum.distributed import (
     world_from_environment,
 )
 from residuum.errors import UserError
-from residuum.evaluation.answers import Answers, LabelAnswers, write_answers
-from residuum.evaluation.evaluate import BadImages, answer, predictor
-from residuum.evaluation.scores import Evaluation, evaluation_of, in_full
-from residuum.evaluation.views import Protocol
+from residuum.evaluation.scores import Evaluation
 from residuum.hardware import (
-    autocast,
     choose_device,
     choose_precision,
     describe_hardware,
@@ -36,23 +30,23 @@ from residuum.hardware import (
     versions,
 )
 from residuum.models.catalogue import is_foreign
-from residuum.training.bn_statistics import recompute_bn
 from residuum.training.captured import can_be_captured
 from residuum.training.checkpoints import CheckpointWriter, list_checkpoints
+from residuum.training.context import Context
 from residuum.training.ema import WeightAverage
 from residuum.training.exactness import changed_conditions, claim, first_doubts
 from residuum.training.faults import ending, explained
 from residuum.training.gradients import share_gradients
-from residuum.training.interruption import Interrupted, StopRequest, listen_for_stop
+from residuum.training.interruption import listen_for_stop
 from residuum.training.job import Job
 from residuum.training.loop import fit
 from residuum.training.losses import build_loss
 from residuum.training.optimizers import build_optimizer
+from residuum.training.outcome import classifier, finish, measure
 from residuum.training.preparation import (
     PreparedData,
     blank_images,
     class_counts,
-    model_args,
     prepare_data,
     prepare_network,
 )
@@ -65,8 +59,7 @@ from residuum.training.schedules import build_schedule
 from residuum.training.speed import means_of_speed
 from residuum.training.sync_bn import synchronise_bn
 from residuum.training.unseen import Unseen, can_be_unseen
-from residuum.training.updates import MOST_NAMED
-from residuum.weights import Classifier, load, save_model
+from residuum.weights import save_model
 
 
 @dataclass(frozen=True)
@@ -118,7 +111,7 @@ def train(
         path = world.from_main(lambda: _take_folder(out, resumes, _folder_name(run, dataset), stack))
         folder = RunFolder(path)
         stack.callback(folder.close)
-        context = _Context(run, dataset, dataset.fingerprint(), folder, device, dtype, world, reporter)
+        context = Context(run, dataset, dataset.fingerprint(), folder, device, dtype, world, reporter)
         _record_start(context, resumes, changes)
         try:
             return _carry_out(context, network, resumes)
@@ -164,41 +157,13 @@ def _take_folder(out: str | Path | None, resumes: bool, name: str, stack: ExitSt
     return folder.path
 
 
-@dataclass(frozen=True)
-class _Context:
-    """What every part of a run needs to know."""
-
-    run: Run
-    dataset: DataSet
-    fingerprint: str
-    folder: RunFolder
-    device: torch.device
-    dtype: torch.dtype
-    world: World
-    reporter: Reporter
-    stop: StopRequest = field(default_factory=StopRequest)
-
-    @property
-    def precision(self) -> str:
-        return str(self.dtype).removeprefix("torch.")
-
-    @property
-    def claims_exactness(self) -> bool:
-        claimed: bool = self.folder.read_manifest()["exact"]["claimed"]
-        return claimed
-
-    def update_manifest(self, changes: Mapping[str, Any]) -> None:
-        if self.world.is_main:
-            self.folder.update_manifest(changes)
-
-
 def _new_run(dataset: DataSet, recipe: str, model: str | None, overrides: Sequence[str]) -> Run:
     dataset.monitored()  # refuses data without a split to watch before anything is read
     facts = data_facts(dataset.train, dataset.classes, dataset.multi_label)
     return make_run(recipe, facts, model, overrides)
 
 
-def _record_start(context: _Context, resumes: bool, changes: Sequence[str]) -> None:
+def _record_start(context: Context, resumes: bool, changes: Sequence[str]) -> None:
     """Write into `run.json` what is about to run, and whether it is claimed to be exact.
 
     Raises UserError when a resumed run was begun on other data.
@@ -238,7 +203,7 @@ def _record_start(context: _Context, resumes: bool, changes: Sequence[str]) -> N
     context.update_manifest({**start, "exact": claim(doubts)})
 
 
-def _check_same_data(context: _Context, recorded: Mapping[str, Any]) -> None:
+def _check_same_data(context: Context, recorded: Mapping[str, Any]) -> None:
     if recorded["data"]["fingerprint"] != context.fingerprint:
         raise UserError(
             f"{context.folder.path} was trained on other data than {context.dataset.spec} holds now; "
@@ -246,7 +211,7 @@ def _check_same_data(context: _Context, recorded: Mapping[str, Any]) -> None:
         )
 
 
-def _grown_doubts(context: _Context, recorded: Mapping[str, Any], changes: Sequence[str]) -> list[str]:
+def _grown_doubts(context: Context, recorded: Mapping[str, Any], changes: Sequence[str]) -> list[str]:
     """The doubts that were recorded and the new ones; of the new ones the person is told."""
     if changes:
         context.reporter.line(
@@ -256,7 +221,7 @@ def _grown_doubts(context: _Context, recorded: Mapping[str, Any], changes: Seque
     return [*recorded["exact"]["doubts"], *(f"resumed with {change}" for change in changes)]
 
 
-def _carry_out(context: _Context, network: nn.Module, resumes: bool) -> TrainResult:
+def _carry_out(context: Context, network: nn.Module, resumes: bool) -> TrainResult:
     run = context.run
     data = prepare_data(run, context.dataset, context.device, context.world, context.reporter)
     with (
@@ -270,10 +235,10 @@ def _carry_out(context: _Context, network: nn.Module, resumes: bool) -> TrainRes
         with context.reporter.training(job.total_steps, job.position.step):
             fit(job, context.stop)
         checkpoints.wait()  # a run that says it is finished has its last checkpoint
-        return _finish(context, data, job)
+        return TrainResult(context.folder.path, run, *finish(context, data, job))
 
 
-def _job(context: _Context, data: PreparedData, network: nn.Module, checkpoints: CheckpointWriter) -> Job:
+def _job(context: Context, data: PreparedData, network: nn.Module, checkpoints: CheckpointWriter) -> Job:
     run, world, classes = context.run, context.world, context.dataset.classes
     counts = class_counts(context.dataset.train, len(classes))
     loss = build_loss(run.loss, len(classes), counts, context.device)
@@ -288,8 +253,8 @@ def _job(context: _Context, data: PreparedData, network: nn.Module, checkpoints:
         loss=loss,
         loader=data.train,
         watched=data.watched,
-        evaluate=lambda network: _measure(context, network, data, data.watched),
-        save_best=lambda network: save_model(context.folder.best, _classifier(context, data, network)),
+        evaluate=lambda network: measure(context, network, data, data.watched),
+        save_best=lambda network: save_model(context.folder.best, classifier(context, data, network)),
         folder=context.folder,
         checkpoints=checkpoints,
         reporter=context.reporter,
@@ -304,7 +269,7 @@ def _job(context: _Context, data: PreparedData, network: nn.Module, checkpoints:
     )
 
 
-def _introduce(context: _Context, data: PreparedData, job: Job) -> None:
+def _introduce(context: Context, data: PreparedData, job: Job) -> None:
     """Say in a few lines what is about to happen."""
     run, line = context.run, context.reporter.line
     parameters = sum(parameter.numel() for parameter in job.network.parameters())
@@ -324,99 +289,3 @@ def _introduce(context: _Context, data: PreparedData, job: Job) -> None:
     line(f"recipe: {run.recipe}: {steps} on {context.world.size} x {context.device} in {context.precision}")
     line(f"speed: {', '.join(means_of_speed(job))}")
     line(f"run: {context.folder.path}")
-
-
-def _finish(context: _Context, data: PreparedData, job: Job) -> TrainResult:
-    """Settle the final weights, measure them on every held-out split, and save them with what they scored."""
-    network = job.evaluated_network
-    if context.run.early_stopping:
-        context.reporter.line(
-            f"the weights are those of epoch {job.position.best_epoch}, chosen on {data.watched}: "
-            f"its score flatters them a little"
-        )
-        context.world.barrier()
-        network.load_state_dict(load(context.folder.best).network.state_dict())
-    if context.run.recompute_bn:
-        with autocast(context.device, context.dtype):
-            recompute_bn(network, _images_until_stopped(context, data.train.epoch(job.epochs)), context.world)
-    evaluations = {name: _measure_in_full(context, network, data, name) for name in data.measured}
-    if context.world.is_main:
-        scores = {name: evaluation.score for name, evaluation in evaluations.items()}
-        save_model(context.folder.model, _classifier(context, data, network, scores))
-    bad = [[bad.name, bad.reason] for bad in data.train.bad[:MOST_NAMED]]
-    best = {"epoch": job.position.best_epoch, "score": job.position.best}
-    context.update_manifest({"status": "finished", "results": evaluations, "best": best, "bad_images": bad})
-    return TrainResult(context.folder.path, context.run, evaluations, tuple(context.folder.read_metrics()))
-
-
-def _measure_in_full(context: _Context, network: nn.Module, data: PreparedData, split: str) -> Evaluation:
-    """The final evaluation on a split; what the network said of each image is kept in the run's folder."""
-    answers, bad = _answers(context, network, data, split)
-    if context.world.is_main:
-        write_answers(context.folder.predictions(split), answers)
-    return in_full(evaluation_of(answers, Protocol().name(data.preprocessing), bad), answers)
-
-
-def _measure(context: _Context, network: nn.Module, data: PreparedData, split: str) -> Evaluation:
-    answers, bad = _answers(context, network, data, split)
-    return evaluation_of(answers, Protocol().name(data.preprocessing), bad)
-
-
-def _answers(
-    context: _Context, network: nn.Module, data: PreparedData, split: str
-) -> tuple[Answers | LabelAnswers, BadImages]:
-    dataset = context.dataset
-    for buffer in network.buffers():  # batch statistics differ between processes; those of the main one are saved
-        context.world.share(buffer)
-    predict = predictor(network, context.device, context.dtype)
-
-    def predict_until_stopped(images: Tensor) -> tuple[Tensor]:
-        _leave_if_asked(context)
-        return (predict(images),)
-
-    (answers,), bad = answer(
-        predict_until_stopped,
-        data.measured[split],
-        models=1,
-        classes=dataset.classes,
-        multi_label=dataset.multi_label,
-        world=context.world,
-    )
-    return answers, bad
-
-
-def _images_until_stopped(context: _Context, batches: Iterable[Batch[Tensor]]) -> Iterator[Tensor]:
-    for batch in batches:
-        _leave_if_asked(context)
-        yield batch.images
-
-
-def _leave_if_asked(context: _Context) -> None:
-    """Where nothing has changed since the last checkpoint; of several processes each has its own number of steps."""
-    if context.stop.signal_number and context.world.size == 1:
-        raise Interrupted(context.stop.signal_number, context.folder.path)
-
-
-def _classifier(
-    context: _Context, data: PreparedData, network: nn.Module, scores: Mapping[str, float] | None = None
-) -> Classifier:
-    run, dataset = context.run, context.dataset
-    provenance = {
-        "recipe": run.recipe,
-        "seed": run.seed,
-        "precision": run.precision,
-        "data": dataset.spec,
-        "fingerprint": context.fingerprint,
-        "versions": versions(),
-        "exact": context.claims_exactness,
-        "scores": dict(scores or {}),
-    }
-    return Classifier(
-        network=network,
-        architecture=run.model.name,
-        classes=dataset.classes,
-        preprocessing=data.preprocessing,
-        model_args=model_args(run.model),
-        multi_label=dataset.multi_label,
-        provenance=provenance,
-    )

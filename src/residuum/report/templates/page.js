@@ -46,7 +46,7 @@
       marked = [...row.cells, ...rows.map((other) => other.cells[column]), head[column]];
       for (const other of marked) other.classList.add("on");
       cell.classList.add("at");
-      tip.textContent = words(cell, row, head[column]);
+      tip.replaceChildren(...words(cell, row, head[column]));
       tip.hidden = false;
       place();
     }
@@ -54,8 +54,15 @@
       const count = Number(cell.textContent);
       const total = Number(row.dataset.total);
       const share = total ? ` (${(100 * count / total).toFixed(2)} %)` : "";
-      return `${box.dataset.row} ${row.cells[0].textContent}, ${box.dataset.column} ${column.textContent}\n`
-        + `${count.toLocaleString("en")} of ${total.toLocaleString("en")}${share}`;
+      return [
+        `${box.dataset.row} `, named(row.cells[0]), `, ${box.dataset.column} `, named(column),
+        `\n${count.toLocaleString("en")} of ${total.toLocaleString("en")}${share}`,
+      ];
+    }
+    function named(cell) {
+      const name = document.createElement("bdi");
+      name.textContent = cell.textContent;
+      return name;
     }
     function place() {
       if (!current) return;
@@ -88,10 +95,25 @@
     addEventListener("scroll", place, { passive: true, capture: true });
   }
 
+  // An edge behind which there is more casts a shadow.
+  function prepareFrame(frame) {
+    const box = frame.firstElementChild;
+    function look() {
+      const right = box.scrollWidth - box.clientWidth - box.scrollLeft;
+      const below = box.scrollHeight - box.clientHeight - box.scrollTop;
+      frame.classList.toggle("more-right", right > 1);
+      frame.classList.toggle("more-below", below > 1);
+    }
+    box.addEventListener("scroll", look, { passive: true });
+    new ResizeObserver(look).observe(box);
+    look();
+  }
+
   const theme = remembered();
   if (theme === "dark" || theme === "light") root.dataset.theme = theme;
   addEventListener("DOMContentLoaded", () => {
     prepareTheme();
     document.querySelectorAll(".matrix").forEach(prepareMatrix);
+    document.querySelectorAll(".frame").forEach(prepareFrame);
   });
 })();
