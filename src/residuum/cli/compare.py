@@ -65,7 +65,7 @@ def scores_table(records: Sequence[RunRecord], split: str | None = None) -> Tabl
         name = str(record.path)
         contenders.append(Contender(name, record.evaluations[measured], record.answers.get(measured)))
     splits = dict.fromkeys(split or record.split or "" for record in records)
-    return compare_contenders(contenders, f"{', '.join(splits)}, in % but the loss")
+    return compare_contenders(contenders, ", ".join(splits))
 
 
 def settings_table(records: Sequence[RunRecord]) -> Table:

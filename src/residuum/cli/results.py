@@ -55,7 +55,7 @@ def _comparison(test: "Test", results: "Sequence[Result]") -> Table:
     from residuum.evaluation.comparison import Contender, compare
 
     contenders = [Contender(one.name, one.evaluation, one.answers) for one in results]
-    return compare(contenders, f"{test.data}, {test.split}, in %")
+    return compare(contenders, f"{test.data}, {test.split}")
 
 
 def published_lines(published: "Sequence[Published]") -> list[str]:

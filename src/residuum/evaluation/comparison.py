@@ -84,5 +84,10 @@ def _notes(first: Contender, one: Contender) -> Iterator[str]:
     if obstacle := _obstacle(first, one):
         yield f"{one.name} has no difference: {obstacle}"
     protocols = [contender.evaluation.protocol for contender in (first, one)]
-    if protocols[0] != protocols[1]:
+    if _look(protocols[0]) != _look(protocols[1]):
         yield f"not the same protocol: {one.name} by {protocols[1]}, {first.name} by {protocols[0]}"
+
+
+def _look(protocol: str) -> str:
+    """How images are looked at, whether by one model or by an ensemble."""
+    return protocol.partition(", ")[2].partition(";")[0] if protocol.startswith("ensemble of ") else protocol
