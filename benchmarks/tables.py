@@ -142,13 +142,16 @@ def ninety(results: Results) -> list[str]:
     record = results["ninety"]
     peer, times = record["peer"], record["times_as_soon"]
     best = max(peer["test_accuracy"])
-    reached = f"{best:.2f} %" if record["peer_reached"] else f"not reached; best {best:.2f} %"
+    is_reached = record["peer_reached"]
+    reached = f"{best:.2f} %" if is_reached else f"not reached; best {best:.2f} %"
     length = record["settings"]["peer_epochs"]
     rows = [row(f"published script, {length} epochs planned", clock(record["peer_seconds"]), reached, "1", "")]
     for figures, ratio in zip(record["rounds"], times["per_round"], strict=True):
         own = figures["residuum"]
-        cells = (f"`quick`, seed {own['seed']}", clock(own["seconds"]), f"{own['test_accuracy']:.2f} %", f"{ratio:.2f}")
-        rows.append(row(*cells, verdict({"median": ratio}, NINETY_GOAL)))
+        times_told = f"{ratio:.2f}" if is_reached else f"at least {ratio:.2f}"
+        goal = verdict({"median": ratio}, NINETY_GOAL) if is_reached else f"{NINETY_GOAL:.0f}: not decided"
+        cells = (f"`quick`, seed {own['seed']}", clock(own["seconds"]), f"{own['test_accuracy']:.2f} %", times_told)
+        rows.append(row(*cells, goal))
     return under("CIFAR-10 to 90 %", ("Run", "Time", "Test accuracy", "Times as soon", "Goal"), rows)
 
 
@@ -195,9 +198,9 @@ def shortfalls(results: Results) -> list[str]:
             lines += [f"- {work}: {reached:.2f} times as fast, goal {goal}"] if reached < goal else []
     if "ninety" in results:
         sooner = results["ninety"]["times_as_soon"]["median"]
-        lines += (
-            [f"- CIFAR-10 to 90 %: {sooner:.1f} times as soon, goal {NINETY_GOAL:.0f}"] if sooner < NINETY_GOAL else []
-        )
+        least = "" if results["ninety"]["peer_reached"] else "at least "
+        told = f"- CIFAR-10 to 90 %: {least}{sooner:.1f} times as soon, goal {NINETY_GOAL:.0f}"
+        lines += [told] if sooner < NINETY_GOAL else []
     if "startup" in results:
         seconds = medians(results["startup"]["rounds"], "seconds")
         slow = {arm: value for arm, value in seconds.items() if arm.endswith("--help") and value >= HELP_GOAL}
