@@ -17,6 +17,7 @@ from measuring import Figures, band, medians, speeds
 from roofline import COLUMNS, kind_rows, machine_rows
 from roofline import rows as roofline_rows
 
+from residuum.errors import counted
 from residuum.files import read_json, write_text
 
 ROOT = Path(__file__).parents[1]
@@ -220,7 +221,7 @@ def repeating(results: Results) -> list[str]:
 
 def rounds_of(record: Figures) -> str:
     """ "5 rounds: "; nothing for what is not measured in rounds."""
-    return f"{len(record['rounds'])} rounds: " if "rounds" in record else ""
+    return f"{counted(len(record['rounds']), 'round')}: " if "rounds" in record else ""
 
 
 TABLES: dict[str, Callable[[Results], list[str]]] = {
