@@ -170,7 +170,8 @@ def sameness(results: Results) -> list[str]:
         f"Difference of the accuracies, same seeds: {gap['mean']:+.2f} points (95 % interval {gap['low']:+.2f} to "
         f"{gap['high']:+.2f}). Training loss of the first epoch, seed by seed: at most {100 * apart:.1f} % apart."
     )
-    columns = (f"`quick` on CIFAR-10, {len(record['rounds'])} seeds", "Test accuracy")
+    length = f"{record['settings']['epochs']} epochs of {record['settings']['images']:,} images"
+    columns = (f"`quick` on CIFAR-10, {length}, {len(record['rounds'])} seeds", "Test accuracy")
     return [*under("With and without", columns, rows), "", told]
 
 

@@ -103,7 +103,7 @@ def test_evaluation_is_compared_for_one_crop_and_says_how_far_the_losses_are_apa
 
 def test_every_result_names_its_command_its_rounds_and_its_machine() -> None:
     page = fill(ALL, {"training-cifar": record(rates(peer=[1.0], residuum=[3.0], residuum_in_fp32=[2.0]))})
-    assert "- 1 rounds: `python benchmarks/training.py cifar cifar10`" in page
+    assert "- 1 round: `python benchmarks/training.py cifar cifar10`" in page
     assert "a processor, 2 cores, 2 threads, AVX512; Python 3.11.7, torch 2.15.0" in page
 
 
