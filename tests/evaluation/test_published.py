@@ -26,6 +26,7 @@ from residuum.evaluation.published import (
     TEN_CROPS,
     Published,
     published_for,
+    published_on,
     recognise,
 )
 from residuum.models.catalogue import CATALOGUE, create_model
@@ -320,3 +321,14 @@ def test_imagenet_is_known_by_its_classes_its_files_names_and_their_many_sizes()
 )
 def test_what_only_resembles_a_known_test_set_is_not_taken_for_it(dataset: DataSet, split: str) -> None:
     assert recognise(dataset, split) is None
+
+
+def test_a_test_set_is_read_only_where_there_is_a_figure_to_print(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(published, "recognise", lambda dataset, split: asked.append(split) or CIFAR_10)
+    dataset = like_cifar_10(np.arange(10))
+    assert published_on(dataset, "test", [("resnet9_16", None, "1-crop 32")]) == [()]
+    assert asked == []
+    networks = [("resnet9_16", None, "1-crop 32"), ("resnet20", None, "1-crop 32"), ("resnet20", "B", "1-crop 32")]
+    assert [len(found) for found in published_on(dataset, "test", networks)] == [0, 1, 0]
+    assert asked == ["test"]

@@ -128,7 +128,7 @@ def evaluate(
     how = {"batch_size": batch_size, "workers": workers, "device": device, "precision": precision}
     if calibrate:
         results = calibrated(models[0], classifiers[0], test, calibrate, look, how)
-        classifiers = [load(models[0])]
+        classifiers = [load(models[0])]  # with its temperature, and on what that was fitted
     else:
         results = measured(models, classifiers, test, look, ensemble, how)
     if not world_from_environment().is_main:

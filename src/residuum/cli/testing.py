@@ -96,13 +96,8 @@ def measured(
             classifiers, test.dataset, split=test.split, protocol=look, ensemble=ensemble, progress=progress, **how
         )
     labels = [*names, *([ENSEMBLE] if ensemble else [])]
-    figures = [
-        *(
-            published_beside(classifier, test, one.evaluation)
-            for classifier, one in zip(classifiers, found, strict=False)
-        ),
-        *([()] if ensemble else []),
-    ]
+    figures = published_beside(classifiers, test, [one.evaluation.protocol for one in found])
+    figures += [()] if ensemble else []
     return [
         Result(name, one.evaluation, one.answers, printed)
         for name, one, printed in zip(labels, found, figures, strict=True)
@@ -141,8 +136,7 @@ def keep_beside_run(name: str, classifier: "Classifier", test: Test, result: Res
     path = Path(name)
     folder = RunFolder(path.parent if path.name in ("model", "best") else path)
     same_look = result.evaluation.protocol == Protocol().name(classifier.preprocessing)
-    same_data = classifier.provenance.get("fingerprint") == test.dataset.fingerprint()
-    if path.name == "best" or not folder.holds_run or not same_look or not same_data:
+    if path.name == "best" or not folder.holds_run or not same_look:
         return
     is_calibrated = classifier.temperature != 1
     file = folder.predictions(f"{test.split}{CALIBRATED if is_calibrated else ''}")
@@ -150,7 +144,8 @@ def keep_beside_run(name: str, classifier: "Classifier", test: Test, result: Res
         if file.exists() and not is_calibrated:
             read_answers(file, classifier.classes)
             return
-    write_answers(file, result.answers)
+    if classifier.provenance.get("fingerprint") == test.dataset.fingerprint():  # which looks at every file
+        write_answers(file, result.answers)
 
 
 @contextmanager
@@ -174,13 +169,14 @@ def _shown(what: str) -> "Iterator[Progress]":
     reporter.line(f"{images:,} images in {seconds:.1f} s, {images / seconds:,.0f} images/s")
 
 
-def published_beside(classifier: "Classifier", test: Test, evaluation: "Evaluation") -> "tuple[Published, ...]":
-    """What the papers print of this network, on these data, by this protocol; nothing for one that is untrained."""
-    from residuum.evaluation.published import published_for, recognise
+def published_beside(
+    classifiers: "Sequence[Classifier]", test: Test, protocols: Sequence[str]
+) -> "list[tuple[Published, ...]]":
+    """What the papers print of each network, on these data, by its protocol; nothing for one that is untrained."""
+    from residuum.evaluation.published import published_on
     from residuum.models.translate import our_name_for
 
-    if classifier.provenance.get("untrained"):
-        return ()
-    name = our_name_for(classifier.architecture) or classifier.architecture
-    shortcut = classifier.model_args.get("shortcut")
-    return published_for(name, shortcut, recognise(test.dataset, test.split), evaluation.protocol)
+    names = [our_name_for(one.architecture) or one.architecture for one in classifiers]
+    shortcuts = [one.model_args.get("shortcut") for one in classifiers]
+    found = published_on(test.dataset, test.split, list(zip(names, shortcuts, protocols, strict=False)))
+    return [() if one.provenance.get("untrained") else figures for one, figures in zip(classifiers, found, strict=True)]

@@ -187,6 +187,20 @@ def published_for(architecture: str, shortcut: str | None, data: str | None, pro
     )
 
 
+def published_on(
+    dataset: DataSet, split: str, networks: Sequence[tuple[str, str | None, str]]
+) -> list[tuple[Published, ...]]:
+    """What is printed of each of these (architecture, shortcut, protocol) on a split; nothing where it is no known set.
+
+    Which set it is takes reading it, and is asked only where there is a figure to print.
+    """
+    sets = dict.fromkeys(row.data for row in PUBLISHED)
+    if not any(published_for(*network[:2], data, network[2]) for network in networks for data in sets):
+        return [() for _ in networks]
+    known = recognise(dataset, split)
+    return [published_for(architecture, shortcut, known, protocol) for architecture, shortcut, protocol in networks]
+
+
 def _protocols_of(row: Published) -> tuple[str, ...]:
     return (FIVE_SCALES, FIVE_SCALES + MIRRORED) if row.protocol == FIVE_SCALES else (row.protocol,)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from residuum.data.loaders import Batch
 from residuum.evaluation.answers import Answers, LabelAnswers, write_answers
 from residuum.evaluation.evaluate import BadImages, answer, evaluate, predictor
-from residuum.evaluation.published import Published, published_for, recognise
+from residuum.evaluation.published import Published, published_on
 from residuum.evaluation.scores import Evaluation, evaluation_of, in_full
 from residuum.evaluation.views import Predict, Protocol
 from residuum.hardware import autocast, versions
@@ -55,9 +55,8 @@ def finish(
 
 def _published(context: Context, protocol: str, splits: Iterable[str]) -> dict[str, tuple[Published, ...]]:
     """What is printed of this network, by split."""
-    choice = context.run.model
-    known = {split: recognise(context.dataset, split) for split in splits}
-    return {split: published_for(choice.name, choice.shortcut, data, protocol) for split, data in known.items()}
+    network = (context.run.model.name, context.run.model.shortcut, protocol)
+    return {split: published_on(context.dataset, split, [network])[0] for split in splits}
 
 
 def measure(context: Context, network: nn.Module, data: PreparedData, split: str) -> Evaluation:
