@@ -17,7 +17,10 @@ ALLOWED = {
     "evaluation": BASE | {"data"},
     "inference": BASE | WEIGHTS | {"evaluation", "data"},
     "training": BASE | WEIGHTS | {"evaluation", "models", "data"},
+    "diagnosis": BASE,
+    "studies": BASE | WEIGHTS | {"training", "inference", "diagnosis", "evaluation", "models", "data"},
     "report": {"records"},
+    "reference": set(),
 }
 ON_TOP = {"cli", "__init__", "__main__"}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -56,6 +59,11 @@ def test_imports_point_down(path: Path) -> None:
 def test_only_the_command_line_knows_the_command_line() -> None:
     knowing = {part_of(path) for path in FILES if "cli" in imported_parts(path)}
     assert knowing <= {"cli", "__main__"}
+
+
+def test_the_reference_knows_nothing_but_numpy() -> None:
+    names = {name.split(".")[0] for path in FILES if part_of(path) == "reference" for name in imported_modules(path)}
+    assert names <= {"residuum", "numpy", "math", "collections", "typing"}
 
 
 def test_no_file_is_named_after_nothing() -> None:

@@ -47,11 +47,42 @@ def test_weights_of_a_plain_net_are_not_taken_for_those_of_its_residual_twin(tmp
     plain = network_of("resnet8", 1, shortcut="none")
     arguments = {"shortcut": "none"}
     save_model(tmp_path, Classifier(plain, "resnet8", tuple("0123456789"), Preprocessing(3, 32), arguments))
-    with pytest.raises(UserError, match=r"another shortcut \(none\).*--shortcut"):
+    with pytest.raises(UserError, match=r"another shortcut \(none\).*--set model\.shortcut"):
         load_weights(network_of("resnet8", 2), "resnet8", str(tmp_path))
     again = network_of("resnet8", 2, shortcut="none")
     load_weights(again, "resnet8", str(tmp_path))
     assert same_weights(again, plain)
+
+
+@pytest.mark.parametrize(
+    ("part", "own", "other"),
+    [
+        ("normalisation", "layer", "group"),
+        ("normalisation", "group", "batch"),
+        ("activation", "tanh", "relu"),
+        ("activation", "relu", "tanh"),
+        ("shortcut", "constant", "dropout"),
+        ("shortcut", "gated", "shortcut-gated"),
+    ],
+)
+def test_weights_of_a_network_with_another_part_are_refused_where_their_names_would_fit(
+    tmp_path: Path, part: str, own: str, other: str
+) -> None:
+    trained, options = network_of("resnet8", 1, **{part: own}), {part: own}
+    save_model(tmp_path, Classifier(trained, "resnet8", tuple("0123456789"), Preprocessing(3, 32), options))
+    with pytest.raises(UserError, match=rf"another {part} \({own}\); choose the same by --set model\.{part}"):
+        load_weights(network_of("resnet8", 2, **{part: other}), "resnet8", str(tmp_path))
+    again = network_of("resnet8", 2, **options)
+    load_weights(again, "resnet8", str(tmp_path))
+    assert same_weights(again, trained)
+
+
+def test_group_normalisation_of_another_library_s_network_is_not_taken_for_layer_normalisation(tmp_path: Path) -> None:
+    name, options = "torchvision/resnet18", {"normalisation": "group"}
+    trained = network_of(name, 1, **options)
+    save_model(tmp_path, Classifier(trained, name, tuple("0123456789"), Preprocessing(3, 32), options))
+    with pytest.raises(UserError, match=r"another normalisation \(group\)"):
+        load_weights(network_of(name, 2, normalisation="layer"), name, str(tmp_path))
 
 
 def test_a_head_for_classes_of_other_names_starts_anew(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from residuum.data.preprocessing import Preprocessing
 from residuum.errors import UserError
 from residuum.models.catalogue import CATALOGUE, create_model, create_skeleton
+from residuum.models.shortcuts import SHORTCUTS
 from residuum.state_dicts import fill_skeleton
 from residuum.weights import WEIGHTS, Classifier, load, save_model
 
@@ -47,7 +48,18 @@ def config_of(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("architecture", "channels", "model_args"),
-    [("resnet8", 3, {}), ("resnet8", 1, {"shortcut": "B"}), ("plain8", 3, {}), ("resnext50_32x4d", 3, {})],
+    [
+        ("resnet8", 3, {}),
+        ("resnet8", 1, {"shortcut": "B"}),
+        ("plain8", 3, {}),
+        ("resnext50_32x4d", 3, {}),
+        ("preact_resnet8", 3, {"normalisation": "layer"}),
+        ("resnet8_relu_preact", 3, {"normalisation": "group", "activation": "tanh"}),
+        ("resnet8_bn_after_relu", 3, {"normalisation": "none"}),
+        ("resnext29_2x4d", 1, {"activation": "tanh"}),
+        ("torchvision/resnet18", 3, {"normalisation": "group"}),
+        *(("resnet8", 3, {"shortcut": shortcut}) for shortcut in SHORTCUTS),
+    ],
 )
 def test_a_saved_model_comes_back_bit_for_bit(
     tmp_path: Path, architecture: str, channels: int, model_args: dict[str, Any]
@@ -127,11 +139,14 @@ def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:
         ("resnet18", {}, "resnet18"),
         ("resnet18", {"shortcut": "B", "drop_path": 0.1}, "resnet18"),
         ("resnet18", {"shortcut": "C"}, "residuum_resnet18"),
+        ("resnet18", {"normalisation": "group"}, "residuum_resnet18"),
+        ("resnet18", {"activation": "tanh"}, "residuum_resnet18"),
         ("resnet50", {}, "residuum_resnet50"),
         ("resnet50_v1_5", {}, "resnet50"),
         ("resnet8", {}, "residuum_resnet8"),
         ("resnet26", {}, "residuum_resnet26"),
         ("timm/resnet10t.c3_in1k", {}, "resnet10t"),
+        ("timm/resnet18", {"normalisation": "group"}, "residuum_timm/resnet18"),
     ],
 )
 def test_only_what_is_timms_network_bears_its_name(
@@ -217,6 +232,14 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "size in words": ({"pretrained_cfg": {"input_size": "large"}}, "a list of whole numbers"),
     "oblong": ({"pretrained_cfg": {"input_size": [3, 32, 48]}}, "only square"),
     "unknown network": ({"residuum": {"architecture": "resnet21"}}, "6n"),
+    "unknown normalisation": (
+        {"residuum": {"architecture": "resnet8", "model_args": {"normalisation": "bach"}}},
+        "did you mean batch",
+    ),
+    "activation of another type": (
+        {"residuum": {"architecture": "resnet8", "model_args": {"activation": 1}}},
+        "activation=1",
+    ),
     "unknown argument": ({"residuum": {"architecture": "resnet8", "model_args": {"colour": 1}}}, "colour"),
     "other network": ({"residuum": {"architecture": "resnet14"}}, "missing: layer1.1"),
     "another count": ({"num_classes": 2, "label_names": ["ant", "bee"]}, r"fc.weight 3x64 instead of 2x64"),

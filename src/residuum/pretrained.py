@@ -1,15 +1,18 @@
 """Weights to start from: of an own run, of a file from elsewhere, or downloaded from torchvision or timm."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from residuum.data.preprocessing import Preprocessing
 from residuum.errors import UserError
 from residuum.models.catalogue import create_model, find
+from residuum.models.normalisation import Shift
 from residuum.models.translate import check_origin, our_name_for, translate
 from residuum.models.trunk import ResNet
+from residuum.models.units import Activation
 from residuum.state_dicts import StateDict, first_layer, head, load_state_dict, read_state_dict
 from residuum.weights import CONFIG, WEIGHTS, Classifier, model_folder, read_architecture, read_classes, skeleton
 
@@ -116,16 +119,34 @@ def _check_file(name: str, network: nn.Module, path: Path) -> None:
     check_origin(name, found)
     if our_name_for(found) is None and found != name:  # one of ours that no list holds, such as resnet26
         raise UserError(f"{path} holds the weights of {found}, not of {name}; choose the network by -m {found}")
-    if isinstance(network, ResNet):
-        options = {**arguments, "num_classes": 1, "in_channels": 1}
-        trained = skeleton(found, options, path.parent / CONFIG)
-        if not isinstance(trained, ResNet) or _shortcuts(trained) != _shortcuts(network):
-            kind = arguments.get("shortcut") or "the one of its paper"
-            raise UserError(f"{path} was trained with another shortcut ({kind}); choose the same by --shortcut")
+    if not isinstance(network, ResNet) and "normalisation" not in arguments:
+        return
+    options = {**arguments, "num_classes": 1, "in_channels": 1}
+    trained = skeleton(found, options, path.parent / CONFIG)
+    for part, of in _PARTS.items():
+        if of(trained) != of(network):
+            kind = arguments.get(part) or "the network's own"
+            raise UserError(f"{path} was trained with another {part} ({kind}); choose the same by --set model.{part}")
 
 
-def _shortcuts(network: ResNet) -> list[type[nn.Module]]:
-    return [type(unit.downsample) for unit in network.units()]
+def _shortcuts(network: nn.Module) -> list[type[nn.Module]]:
+    return [type(unit.downsample) for unit in network.units()] if isinstance(network, ResNet) else []
+
+
+def _normalisations(network: nn.Module) -> list[str]:
+    return [repr(module) for module in network.modules() if isinstance(module, (_BatchNorm, nn.GroupNorm, Shift))]
+
+
+def _activation(network: nn.Module) -> Activation | None:
+    return network.activation if isinstance(network, ResNet) else None
+
+
+# The weights of one fit into those of the other, by name and by shape.
+_PARTS: dict[str, Callable[[nn.Module], object]] = {
+    "shortcut": _shortcuts,
+    "normalisation": _normalisations,
+    "activation": _activation,
+}
 
 
 def _from_torchvision(model: str) -> StateDict:

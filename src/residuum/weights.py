@@ -46,6 +46,8 @@ _MODEL_ARGS: dict[str, tuple[type, ...]] = {
     "shortcut": (str, type(None)),
     "zero_gamma": (bool,),
     "drop_path": (int, float),
+    "normalisation": (str,),
+    "activation": (str,),
 }
 _LONGEST_ARGUMENT = 40
 _COLD, _HOT = 0.01, 100.0  # temperatures between which logits stay numbers, and in their order
@@ -127,6 +129,8 @@ def _config(classifier: Classifier) -> dict[str, Any]:
 
 def _timm_name(architecture: str, model_args: Mapping[str, Any]) -> str | None:
     """What timm calls this very network; None if it does not have it."""
+    if model_args.keys() & {"normalisation", "activation"}:
+        return None
     if architecture.startswith("timm/"):
         return architecture.removeprefix("timm/").partition(".")[0]  # without the tag of weights
     return _TIMM_NAMES.get(architecture) if model_args.get("shortcut") in (None, "B") else None

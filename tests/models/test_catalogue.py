@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from residuum.errors import UserError
-from residuum.models.catalogue import CATALOGUE, create_model, find, list_models
+from residuum.models.catalogue import CATALOGUE, create_model, create_skeleton, find, list_models
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,12 @@ from residuum.models.catalogue import CATALOGUE, create_model, find, list_models
         ("resnet9999999999", "the nearest are 9999999998 and 10000000004."),  # and at once
         ("resnet2", "depth 2 is not 6n+2; the smallest is 8."),
         ("wide_resnet29_10", "depth 29 is not 6n+4; the nearest are 28 and 34."),
+        ("resnet21_relu_preact", "depth 21 is not 6n+2; the nearest are 20 and 26."),
+        ("resnet7_bn_after_relu", "depth 7 is not 6n+2; the smallest is 8."),
+        ("preact_resnet49", "depth 49 is not 6n+2; the nearest are 44 and 56."),  # preact_resnet50 is the ImageNet net
+        ("resnet20_relu_first", "unknown network"),
+        ("resnext29_0x4d", "unknown network"),
+        ("resnext29_1x9999d", "depth and width are at most 2404"),
         ("resnet50_v15", "did you mean resnet50_v1_5"),
         ("nonsense", "residuum models lists them all"),
         ("torchvision/resnet51", "did you mean resnet50"),
@@ -54,7 +60,7 @@ def test_absent_timm_is_explained_with_the_install_line(monkeypatch):
         ({"num_classes": 0}, "num_classes is 0"),
         ({"in_channels": 0}, "in_channels is 0"),
         ({"drop_path": 1.0}, "drop_path is 1.0"),
-        ({"shortcut": "D"}, "allowed: A, B, C, gated, none"),
+        ({"shortcut": "D"}, "allowed: A, B, C, constant, dropout, gated, none, shortcut-gated"),
         ({"zero_gamma": True, "shortcut": "none"}, "zero_gamma needs"),
         ({"drop_path": 0.1, "shortcut": "none"}, "drop_path needs"),
     ],
@@ -84,6 +90,20 @@ def test_open_families_have_a_member_for_every_n():
     assert len(create_model("resnet26").units()) == 12
     assert len(create_model("wide_resnet10_2").units()) == 3
     assert find("resnet20").task == find("resnet26").task
+    for order in ("bn_after_addition", "relu_before_addition", "relu_preact", "bn_after_relu"):
+        assert len(create_model(f"resnet14_{order}").units()) == 6
+    assert len(create_model("preact_resnet26").units()) == 12
+    assert type(create_skeleton("preact_resnet50").units()[0]) is not type(create_model("preact_resnet26").units()[0])
+
+
+@pytest.mark.parametrize(("cardinality", "width"), [(1, 64), (8, 64), (3, 5), (32, 4)])
+def test_resnext_of_any_cardinality_and_width(cardinality, width):
+    network = create_skeleton(f"resnext29_{cardinality}x{width}d")
+    for factor, stage in zip((1, 2, 4), network.stages(), strict=True):
+        for unit in stage:
+            assert unit.conv2.groups == cardinality
+            assert unit.conv2.out_channels == cardinality * width * factor
+            assert unit.out_channels == 256 * factor
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v2", "densenet121", "regnet_y_400mf"])

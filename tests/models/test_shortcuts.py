@@ -4,7 +4,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from residuum.models.shortcuts import SHORTCUTS, BareProjection, Gated, Identity, Projection, ZeroPadded
+from residuum.models.shortcuts import (
+    SHORTCUTS,
+    BareProjection,
+    Constant,
+    Dropped,
+    Gated,
+    Identity,
+    Projection,
+    ShortcutGated,
+    ZeroPadded,
+)
 
 
 @settings(max_examples=25, deadline=None)
@@ -30,6 +40,42 @@ def test_gated_shortcut_is_the_highway_equation():
     expected = residual.numpy() * transform + x.numpy() * (1 - transform)
     np.testing.assert_allclose(shortcut(x, residual).detach().numpy(), expected, rtol=1e-5, atol=1e-6)
     assert (bias < 0).all(), "a highway layer first carries"
+
+
+def test_shortcut_only_gating_weighs_the_shortcut_alone():
+    shortcut = ShortcutGated(4, 4, 1)
+    assert (shortcut.gate.bias == -6).all()
+    torch.nn.init.normal_(shortcut.gate.bias)
+    x, residual = torch.randn(2, 4, 5, 5), torch.randn(2, 4, 5, 5)
+    weight, bias = (p.detach().numpy() for p in (shortcut.gate.weight, shortcut.gate.bias))
+    pre = np.einsum("oi,nihw->nohw", weight[:, :, 0, 0], x.numpy()) + bias[:, None, None]
+    expected = residual.numpy() + x.numpy() / (1 + np.exp(pre))
+    np.testing.assert_allclose(shortcut(x, residual.clone()).detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_constant_scaling_halves_both_paths():
+    x, residual = torch.randn(2, 4, 5, 5), torch.randn(2, 4, 5, 5)
+    torch.testing.assert_close(Constant(4, 4, 1)(x, residual.clone()), 0.5 * residual + 0.5 * x)
+
+
+def test_dropout_drops_half_of_the_shortcut_and_carries_its_expectation_in_evaluation():
+    torch.manual_seed(0)
+    shortcut, x = Dropped(4, 4, 1), torch.full((50, 4, 16, 16), 3.0)
+    carried = shortcut(x, torch.zeros_like(x))
+    assert carried.unique().tolist() == [0.0, 3.0]
+    assert carried.mean().item() == pytest.approx(1.5, abs=0.03)
+    assert not torch.equal(carried[0], carried[1])
+    residual = torch.randn(2, 4, 5, 5)
+    torch.testing.assert_close(shortcut.eval()(x[:2, :, :5, :5], residual.clone()), residual + 1.5)
+
+
+@pytest.mark.parametrize("name", ["constant", "shortcut-gated", "dropout"])
+def test_the_shortcuts_of_2016_carry_another_size_as_option_a(name):
+    x = torch.randn(2, 4, 6, 6)
+    carried = ZeroPadded(4, 8, 2).carry(x)
+    shortcut = SHORTCUTS[name](4, 8, 2, Projection).eval()
+    factor = 1 - torch.sigmoid(shortcut.gate(x)) if name == "shortcut-gated" else 0.5
+    torch.testing.assert_close(shortcut(x, torch.zeros(2, 8, 3, 3)), carried * factor)
 
 
 @pytest.mark.parametrize(

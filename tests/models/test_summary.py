@@ -81,6 +81,12 @@ def test_models_table_lists_the_catalogue_with_what_the_paper_prints():
 
 def test_models_table_finds_members_of_open_families_and_refuses_the_rest():
     assert [row["model"] for row in models_table("resnet26").records()] == ["resnet26"]
+    assert [row["model"] for row in models_table("resnet26_relu_preact").records()] == ["resnet26_relu_preact"]
+    assert [row["model"] for row in models_table("resnext29_32x4d").records()] == ["resnext29_32x4d"]
+    assert [row["model"] for row in models_table("preact_resnet20").records()] == [
+        "preact_resnet20",
+        "preact_resnet200",
+    ]
     with pytest.raises(UserError, match="no network matches"):
         models_table("nothing*")
     with pytest.raises(UserError, match="depth 21"):

@@ -23,7 +23,19 @@ def test_drop_path_rates_grow_linearly_to_the_given_one():
     assert rates == pytest.approx([0.9 * number / 9 for number in range(1, 10)])
 
 
-@pytest.mark.parametrize("name", ["resnet20", "preact_resnet110", "wide_resnet10_1", "resnext29_8x64d"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet20",
+        "preact_resnet110",
+        "wide_resnet10_1",
+        "resnext29_8x64d",
+        "resnet8_bn_after_addition",
+        "resnet8_relu_before_addition",
+        "resnet8_relu_preact",
+        "resnet8_bn_after_relu",
+    ],
+)
 def test_zero_gamma_makes_every_branch_return_zero(name):
     network = create_model(name, zero_gamma=True).eval()
     for unit in network.units():

@@ -45,7 +45,16 @@ def through_json(run: Run) -> Run:
 
 def test_a_run_with_every_kind_of_value_goes_through_json_unchanged() -> None:
     run = small_run(
-        model=ModelChoice("resnet56", shortcut="A", zero_gamma=True, weights="runs/a", freeze_until="layer2"),
+        model=ModelChoice(
+            "resnet56",
+            shortcut="A",
+            zero_gamma=True,
+            weights="runs/a",
+            freeze_until="layer2",
+            normalisation="group",
+            activation="tanh",
+            initialisation="xavier",
+        ),
         data=DataHandling(
             size=224,
             crop_pct=0.875,
@@ -83,6 +92,19 @@ def test_fields_that_a_record_lacks_take_their_default() -> None:
     assert Run.from_dict(record) == small_run()
 
 
+def test_a_record_from_before_the_parts_of_a_network_could_be_chosen_still_loads() -> None:
+    record = small_run().to_dict()
+    for name in ("normalisation", "activation", "initialisation"):
+        del record["model"][name]
+    assert Run.from_dict(record) == small_run()
+
+
+def test_a_choice_of_network_says_whether_it_draws_random_numbers() -> None:
+    assert not ModelChoice("resnet20", shortcut="gated").draws
+    assert ModelChoice("resnet20", shortcut="dropout").draws
+    assert ModelChoice("resnet20", drop_path=0.1).draws
+
+
 def broken(path: str, value: Any) -> dict[str, Any]:
     record = small_run().to_dict()
     *groups, name = path.split(".")
@@ -102,6 +124,9 @@ def broken(path: str, value: Any) -> dict[str, Any]:
         ("optimizer.lr", float("nan"), "optimizer.lr takes a number, got nan"),
         ("optimizer.betas", [0.9], r"optimizer.betas takes 2 numbers, got \[0.9\]"),
         ("optimizer.name", "sdg", "unknown optimizer.name 'sdg'; did you mean sgd"),
+        ("model.normalisation", "bach", "unknown model.normalisation 'bach'; did you mean batch"),
+        ("model.activation", "gelu", "allowed: relu, tanh"),
+        ("model.initialisation", "xaver", "did you mean xavier"),
         ("schedule.milestones", 0.5, "schedule.milestones takes a list of numbers, got 0.5"),
         ("data.workers", "many", "data.workers takes a whole number or none, got 'many'"),
         ("data.augmentation.flip", 1, "data.augmentation.flip takes true or false, got 1"),

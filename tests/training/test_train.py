@@ -127,6 +127,22 @@ def test_a_shortcut_of_none_trains_the_plain_net(digits: DataSet, tmp_path: Path
     assert load(result.folder).model_args == {"shortcut": "none"}
 
 
+@pytest.mark.parametrize(
+    ("overrides", "saved"),
+    [
+        (["model.normalisation=none", "model.activation=tanh"], {"normalisation": "none", "activation": "tanh"}),
+        (["model.normalisation=group", "model.shortcut=constant"], {"shortcut": "constant", "normalisation": "group"}),
+        (["model.initialisation=gaussian", "model.normalisation=batch"], {}),
+    ],
+)
+def test_the_chosen_parts_are_trained_and_saved(
+    digits: DataSet, tmp_path: Path, overrides: list[str], saved: dict[str, str]
+) -> None:
+    result = train(digits, model="resnet8", out=tmp_path / "run", overrides=[*SMALL, "epochs=1", *overrides])
+    assert load(result.folder).model_args == saved
+    assert result.run.model.initialisation == ("gaussian" if not saved else None)
+
+
 def test_a_batch_that_lost_all_its_images_is_passed_over(photos: Path, tmp_path: Path) -> None:
     (photos / "train" / "red" / "3.png").write_bytes(b"")
     overrides = [*SMALL, "data.size=16", "epochs=1", "batch_size=1"]

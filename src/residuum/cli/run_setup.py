@@ -9,6 +9,9 @@ from residuum.errors import UserError
 from residuum.records import Part, Section, Table
 from residuum.report.names import isolated
 
+_PARTS = {"shortcut": None, "normalisation": "batch", "activation": "relu"}
+"""What a network can have another of, and what it has where nothing is said."""
+
 _MOST_CLASSES = 50  # that are named
 
 
@@ -23,9 +26,11 @@ def networks(runs: Runs) -> Iterator[Section]:
 def _asked_for(record: RunRecord) -> tuple[dict[str, object], tuple[int, int, int]]:
     """Options of the network, and the shape of what it is shown."""
     run = record.manifest["run"]
-    shortcut, channels, size = run["model"].get("shortcut"), run["data"]["channels"], run["data"]["size"]
+    channels, size = run["data"]["channels"], run["data"]["size"]
     options = {"name": record.model, "num_classes": len(record.classes), "in_channels": channels}
-    return options | ({"shortcut": shortcut} if shortcut else {}), (channels, size, size)
+    parts = {part: run["model"].get(part, usual) for part, usual in _PARTS.items()}
+    changed = {part: value for part, value in parts.items() if value != _PARTS[part]}
+    return options | changed, (channels, size, size)
 
 
 def _network(record: RunRecord) -> Iterator[Part]:
@@ -37,11 +42,9 @@ def _network(record: RunRecord) -> Iterator[Part]:
         summary = summarise(create_skeleton(**options), shape)  # type: ignore[arg-type]
     except UserError:
         return
-    shortcut = f", shortcut {options['shortcut']}," if "shortcut" in options else ""
-    yield (
-        f"{record.model}{shortcut} on {'x'.join(map(str, shape))}: {summary.parameters:,} parameters, "
-        f"{summary.multiply_adds:,} multiply-adds."
-    )
+    parts = "".join(f", {part} {options[part]}" for part in _PARTS if part in options)
+    what = f"{record.model}{parts}{',' if parts else ''} on {'x'.join(map(str, shape))}"
+    yield f"{what}: {summary.parameters:,} parameters, {summary.multiply_adds:,} multiply-adds."
     yield summary.stages
 
 

@@ -172,11 +172,15 @@ def _shown(what: str) -> "Iterator[Progress]":
 def published_beside(
     classifiers: "Sequence[Classifier]", test: Test, protocols: Sequence[str]
 ) -> "list[tuple[Published, ...]]":
-    """What the papers print of each network, on these data, by its protocol; nothing for one that is untrained."""
+    """What the papers print of each network, on these data, by its protocol.
+
+    Nothing for one that is untrained, or that has other parts than the published.
+    """
     from residuum.evaluation.published import published_on
     from residuum.models.translate import our_name_for
 
     names = [our_name_for(one.architecture) or one.architecture for one in classifiers]
     shortcuts = [one.model_args.get("shortcut") for one in classifiers]
     found = published_on(test.dataset, test.split, list(zip(names, shortcuts, protocols, strict=False)))
-    return [() if one.provenance.get("untrained") else figures for one, figures in zip(classifiers, found, strict=True)]
+    strangers = [one.provenance.get("untrained") or one.model_args.keys() - {"shortcut"} for one in classifiers]
+    return [() if strange else figures for strange, figures in zip(strangers, found, strict=True)]

@@ -13,9 +13,21 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from residuum.errors import UserError, unknown_name
-from residuum.models import doors, he2015, he2016, lecun1998, page2019, xie2017, zagoruyko2016
+from residuum.models import (
+    doors,
+    he2015,
+    he2016,
+    he2016_units,
+    lecun1998,
+    page2019,
+    xie2017,
+    zagoruyko2016,
+)
+from residuum.models.initialisation import initialise_by
+from residuum.models.normalisation import replace_normalisation
 from residuum.models.shortcuts import SHORTCUTS, ShortcutBuilder
 from residuum.models.trunk import ResNet
+from residuum.models.units import ACTIVATIONS, Activation
 
 Builder = Callable[..., nn.Module]
 
@@ -40,13 +52,15 @@ MNIST = Task((1, 32, 32), 10)
 class Entry:
     """A network: its builder, the paper (or library) that defines it, the task it was defined for.
 
-    has_shortcuts: whether the shortcut's kind, zero_gamma and drop_path can be chosen.
+    has_shortcuts: whether the shortcut's kind, zero_gamma and drop_path can be chosen; has_activation: whether the
+    activation can.
     """
 
     build: Builder
     paper: str
     task: Task
     has_shortcuts: bool = True
+    has_activation: bool = True
 
 
 CATALOGUE: dict[str, Entry] = {
@@ -77,7 +91,7 @@ CATALOGUE: dict[str, Entry] = {
     "preact_resnet101": Entry(he2016.preact_resnet101, "He 2016", IMAGENET),
     "preact_resnet152": Entry(he2016.preact_resnet152, "He 2016", IMAGENET),
     "preact_resnet200": Entry(he2016.preact_resnet200, "He 2016", IMAGENET),
-    "preact_resnet110": Entry(he2016.preact_resnet110, "He 2016", CIFAR),
+    "preact_resnet110": Entry(partial(he2016.cifar_preact_resnet, 18), "He 2016", CIFAR),
     "preact_resnet164": Entry(he2016.preact_resnet164, "He 2016", CIFAR),
     "preact_resnet1001": Entry(he2016.preact_resnet1001, "He 2016", CIFAR),
     "resnext50_32x4d": Entry(xie2017.resnext50_32x4d, "Xie 2017", IMAGENET),
@@ -91,17 +105,25 @@ CATALOGUE: dict[str, Entry] = {
     "wide_resnet40_4": Entry(partial(zagoruyko2016.cifar_wide_resnet, 6, 4), "Zagoruyko 2016", CIFAR),
     "wide_resnet50_2": Entry(zagoruyko2016.wide_resnet50_2, "Zagoruyko 2016", IMAGENET),
     "wide_resnet101_2": Entry(zagoruyko2016.wide_resnet101_2, "Zagoruyko 2016", IMAGENET),
-    "resnet9": Entry(page2019.ResNet9, "Page 2019", CIFAR, has_shortcuts=False),
-    "resnet9_16": Entry(partial(page2019.ResNet9, 16), "Page 2019", CIFAR, has_shortcuts=False),
-    "lenet5": Entry(lecun1998.lenet5, "LeCun 1998", MNIST, has_shortcuts=False),
+    "resnet9": Entry(page2019.ResNet9, "Page 2019", CIFAR, has_shortcuts=False, has_activation=False),
+    "resnet9_16": Entry(partial(page2019.ResNet9, 16), "Page 2019", CIFAR, has_shortcuts=False, has_activation=False),
+    "lenet5": Entry(lecun1998.lenet5, "LeCun 1998", MNIST, has_shortcuts=False, has_activation=False),
 }
 
-# Families with a member for every n >= 1, of depth 6n + offset; further numbers in the name go to the
-# builder. The dict above comes first: resnet50 and resnet152, though 6n+2, are the ImageNet nets.
-OPEN_FAMILIES: tuple[tuple[str, int, Entry], ...] = (
-    (r"resnet([1-9][0-9]*)", 2, Entry(he2015.cifar_resnet, "He 2015", CIFAR)),
-    (r"plain([1-9][0-9]*)", 2, Entry(he2015.cifar_plain, "He 2015", CIFAR, has_shortcuts=False)),
-    (r"wide_resnet([1-9][0-9]*)_([1-9][0-9]*)", 4, Entry(zagoruyko2016.cifar_wide_resnet, "Zagoruyko 2016", CIFAR)),
+# Families with a member for every n >= 1, of depth 6n + offset (None: for every cardinality and width); the numbers in
+# the name go to the builder, n for the depth. The dict above comes first: resnet50 and resnet152, though 6n+2, are the
+# ImageNet nets.
+_N = "([1-9][0-9]*)"
+OPEN_FAMILIES: tuple[tuple[str, int | None, Entry], ...] = (
+    (rf"resnet{_N}", 2, Entry(he2015.cifar_resnet, "He 2015", CIFAR)),
+    (rf"plain{_N}", 2, Entry(he2015.cifar_plain, "He 2015", CIFAR, has_shortcuts=False)),
+    (rf"preact_resnet{_N}", 2, Entry(he2016.cifar_preact_resnet, "He 2016", CIFAR)),
+    (rf"resnet{_N}_bn_after_addition", 2, Entry(he2016_units.bn_after_addition, "He 2016", CIFAR)),
+    (rf"resnet{_N}_relu_before_addition", 2, Entry(he2016_units.relu_before_addition, "He 2016", CIFAR)),
+    (rf"resnet{_N}_relu_preact", 2, Entry(he2016_units.relu_preact, "He 2016", CIFAR)),
+    (rf"resnet{_N}_bn_after_relu", 2, Entry(he2016_units.bn_after_relu, "after He 2016", CIFAR)),
+    (rf"wide_resnet{_N}_{_N}", 4, Entry(zagoruyko2016.cifar_wide_resnet, "Zagoruyko 2016", CIFAR)),
+    (rf"resnext29_{_N}x{_N}d", None, Entry(xie2017.cifar_resnext, "Xie 2017", CIFAR)),
 )
 
 
@@ -113,14 +135,19 @@ def create_model(
     shortcut: str | None = None,
     zero_gamma: bool = False,
     drop_path: float = 0.0,
+    normalisation: str = "batch",
+    activation: str = "relu",
+    initialisation: str | None = None,
 ) -> nn.Module:
     """A newly initialised network: normalised images (N, in_channels, H, W) to logits (N, num_classes).
 
-    name: from `list_models`, any `resnet{6n+2}`, `plain{6n+2}` or `wide_resnet{6n+4}_{k}` (CIFAR),
-    `torchvision/NAME` or `timm/NAME`. num_classes: the paper's (1000 on ImageNet, 10 on CIFAR) unless given.
-    shortcut: A, B, C, none or gated instead of the network's own. zero_gamma: every residual branch starts at
-    zero (Goyal et al. 2017, section 5.1). drop_path in [0, 1): stochastic depth. Raises UserError for what
-    does not exist or does not fit the network.
+    name: from `list_models`, a member of `OPEN_FAMILIES` such as any `resnet{6n+2}`, `torchvision/NAME` or `timm/NAME`.
+    num_classes: the paper's (1000 on ImageNet, 10 on CIFAR) unless given. shortcut: one of `SHORTCUTS` instead of the
+    network's own. zero_gamma: every residual branch starts at zero (Goyal et al. 2017, section 5.1). drop_path in
+    [0, 1): stochastic depth. normalisation: batch, layer, group or none (see `replace_normalisation`). activation:
+    relu, or tanh in our residual and plain networks; lenet5 and other libraries' keep their own. initialisation: he,
+    xavier or gaussian instead of the network's own (see `initialise_by`). Raises UserError for what does not exist or
+    does not fit the network.
     """
     entry = find(name)
     if num_classes is not None and num_classes < 1:
@@ -135,7 +162,14 @@ def create_model(
     if zero_gamma or drop_path:
         _require_shortcuts(name, entry, shortcut, "zero_gamma" if zero_gamma else "drop_path")
         options["drop_path"] = drop_path
+    if zero_gamma and normalisation == "none":
+        raise UserError("zero_gamma needs a normalisation, and normalisation is none; leave one of them out")
+    if activation != "relu":
+        options["activation"] = _activation(name, entry, activation)
     network = entry.build(**options)
+    replace_normalisation(network, normalisation, name)
+    if initialisation is not None:
+        initialise_by(network, initialisation)
     if zero_gamma:
         assert isinstance(network, ResNet)
         for unit in network.units():
@@ -182,13 +216,15 @@ def find(name: str) -> Entry:
         return _door_entry(door, inner)
     for pattern, offset, family in OPEN_FAMILIES:
         if match := re.fullmatch(pattern, name):
-            depth, *rest = map(int, match.groups())
-            n, remainder = divmod(depth - offset, 6)
-            if remainder or n < 1:
-                raise _wrong_depth(name, depth, offset)
-            if max(depth, *rest, 0) > _LARGEST_NUMBER:
+            first, *rest = numbers = [int(number) for number in match.groups()]
+            if offset is not None:
+                n, remainder = divmod(first - offset, 6)
+                if remainder or n < 1:
+                    raise _wrong_depth(name, first, offset)
+                first = n
+            if max(numbers) > _LARGEST_NUMBER:
                 raise UserError(f"{name} is beyond what can be built; depth and width are at most {_LARGEST_NUMBER}")
-            return replace(family, build=partial(family.build, n, *rest))
+            return replace(family, build=partial(family.build, first, *rest))
     raise unknown_name("network", name, CATALOGUE, "residuum models lists them all")
 
 
@@ -200,7 +236,7 @@ def is_foreign(name: str) -> bool:
 def _door_entry(door: str, name: str) -> Entry:
     library = doors.DOORS[door]
     task = Task(library.input_size(name), 1000)
-    return Entry(partial(library.build, name), door, task, has_shortcuts=False)
+    return Entry(partial(library.build, name), door, task, has_shortcuts=False, has_activation=False)
 
 
 def _wrong_depth(name: str, depth: int, offset: int) -> UserError:
@@ -221,6 +257,14 @@ def _shortcut_builder(name: str, entry: Entry, shortcut: str) -> ShortcutBuilder
     if shortcut not in SHORTCUTS:
         raise unknown_name("shortcut", shortcut, SHORTCUTS)
     return SHORTCUTS[shortcut]
+
+
+def _activation(name: str, entry: Entry, activation: str) -> Activation:
+    if activation not in ACTIVATIONS:
+        raise unknown_name("activation", activation, ACTIVATIONS)
+    if not entry.has_activation:
+        raise UserError(f"{name} has no choice of activations; leave out activation={activation!r}, or take resnet20")
+    return ACTIVATIONS[activation]
 
 
 def _require_shortcuts(name: str, entry: Entry, shortcut: str | None, option: str) -> None:

@@ -17,7 +17,6 @@ from residuum.models.units import (
     conv3x3,
     in_3x3,
     in_first_1x1,
-    relu,
 )
 
 
@@ -39,7 +38,7 @@ class PreActUnit(Unit):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        activated = relu(self.bn1(x))
+        activated = self.activation(self.bn1(x))
         return self.downsample(activated if self.activates_shortcut else x, self.residual(activated))
 
 
@@ -57,7 +56,7 @@ class PreActBasic(PreActUnit):
 
     def residual(self, activated: Tensor) -> Tensor:
         x = self.conv1(activated)
-        x = self.conv2(relu(self.bn2(x)))
+        x = self.conv2(self.activation(self.bn2(x)))
         return self.drop_path(x)
 
     def zero_residual(self) -> None:
@@ -90,8 +89,8 @@ class PreActBottleneck(PreActUnit):
 
     def residual(self, activated: Tensor) -> Tensor:
         x = self.conv1(activated)
-        x = self.conv2(relu(self.bn2(x)))
-        x = self.conv3(relu(self.bn3(x)))
+        x = self.conv2(self.activation(self.bn2(x)))
+        x = self.conv3(self.activation(self.bn3(x)))
         return self.drop_path(x)
 
     def zero_residual(self) -> None:
@@ -127,7 +126,7 @@ class PreActResNet(ResNet):
         return self.maxpool(self.conv1(x))
 
     def head(self, x: Tensor) -> Tensor:
-        return super().head(relu(self.bn_last(x)))
+        return super().head(self.activation(self.bn_last(x)))
 
 
 # ImageNet. The stride sits in the 3x3 convolution, as in the code ResNet-200 was released with
@@ -170,10 +169,10 @@ def preact_resnet200(**options: Unpack[Options]) -> ResNet:
 # changes, with the stride in the first 1x1, as in the authors' resnet-1k-layers.
 
 
-def preact_resnet110(**options: Unpack[Options]) -> ResNet:
-    """54 basic units; table 2: 6.37 % error on CIFAR-10."""
+def cifar_preact_resnet(n: int, **options: Unpack[Options]) -> ResNet:
+    """6n+2 layers of basic units; n = 18, table 2: 6.37 % error on CIFAR-10."""
     options.setdefault("shortcut", option_a)
-    return PreActResNet(PreActBasic, (18, 18, 18), (16, 32, 64), cifar_stem, **options)
+    return PreActResNet(PreActBasic, (n, n, n), (16, 32, 64), cifar_stem, **options)
 
 
 def preact_resnet164(**options: Unpack[Options]) -> ResNet:

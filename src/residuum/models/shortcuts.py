@@ -65,6 +65,15 @@ class Nothing(nn.Module):
         return residual
 
 
+class Gate(nn.Conv2d):
+    """A 1x1 convolution (N, in, H, W) to (N, out, H', W') whose bias starts at `bias`, to be put through a sigmoid."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, bias: float) -> None:
+        super().__init__(in_channels, out_channels, 1, stride)
+        assert self.bias is not None
+        nn.init.constant_(self.bias, bias)
+
+
 class Gated(ZeroPadded):
     """y = F(x) T(x) + x (1 - T(x)) with T = sigmoid(1x1 convolution): a highway layer's join.
 
@@ -77,13 +86,53 @@ class Gated(ZeroPadded):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__(in_channels, out_channels, stride)
-        self.gate = nn.Conv2d(in_channels, out_channels, 1, stride)
-        assert self.gate.bias is not None
-        nn.init.constant_(self.gate.bias, self.INITIAL_BIAS)
+        self.gate = Gate(in_channels, out_channels, stride, self.INITIAL_BIAS)
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         transform = torch.sigmoid(self.gate(x))
         return residual * transform + self.carry(x) * (1 - transform)
+
+
+class ShortcutGated(ZeroPadded):
+    """y = F(x) + x (1 - g(x)) with g = sigmoid(1x1 convolution). He et al. 2016, section 3.1, shortcut-only gating.
+
+    Where the size changes, x is carried as by option A. The gate's bias starts at -6, the better of the paper's two
+    (its table 1): at first the shortcut is nearly the identity.
+    """
+
+    INITIAL_BIAS = -6.0
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__(in_channels, out_channels, stride)
+        self.gate = Gate(in_channels, out_channels, stride, self.INITIAL_BIAS)
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        residual += self.carry(x) * (1 - torch.sigmoid(self.gate(x)))
+        return residual
+
+
+class Constant(ZeroPadded):
+    """y = 0.5 F(x) + 0.5 x. He et al. 2016, section 3.1, constant scaling; x as by option A where the size changes."""
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        residual += self.carry(x)
+        return residual * 0.5
+
+
+class Dropped(ZeroPadded):
+    """y = F(x) + x with each value of x dropped by probability 0.5. He et al. 2016, section 3.1, dropout shortcut.
+
+    The kept ones are not scaled up: the paper counts on an expectation of 0.5 x, which is what is carried in evaluation
+    (Hinton et al. 2012). Where the size changes, x is carried as by option A.
+    """
+
+    KEEP = 0.5
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        carried = self.carry(x)
+        kept = torch.empty_like(carried).bernoulli_(self.KEEP) if self.training else self.KEEP
+        residual += carried * kept
+        return residual
 
 
 Shortcut = Identity | ZeroPadded | Projection | Nothing
@@ -120,10 +169,28 @@ def gated(in_channels: int, out_channels: int, stride: int, projection: Projecti
     return Gated(in_channels, out_channels, stride)
 
 
+def shortcut_gated(in_channels: int, out_channels: int, stride: int, projection: ProjectionKind) -> Shortcut:
+    """A gate on every shortcut, and none on the branch. He et al. 2016."""
+    return ShortcutGated(in_channels, out_channels, stride)
+
+
+def constant(in_channels: int, out_channels: int, stride: int, projection: ProjectionKind) -> Shortcut:
+    """Half of each path. He et al. 2016."""
+    return Constant(in_channels, out_channels, stride)
+
+
+def dropped(in_channels: int, out_channels: int, stride: int, projection: ProjectionKind) -> Shortcut:
+    """Dropout on every shortcut. He et al. 2016."""
+    return Dropped(in_channels, out_channels, stride)
+
+
 SHORTCUTS: dict[str, ShortcutBuilder] = {
     "A": option_a,
     "B": option_b,
     "C": option_c,
     "none": no_shortcut,
     "gated": gated,
+    "shortcut-gated": shortcut_gated,
+    "constant": constant,
+    "dropout": dropped,
 }

@@ -67,7 +67,7 @@ def models_table(pattern: str = "*") -> Table:
     "published" is what the paper prints. A name of an open family (`resnet26`) is found too. Raises UserError
     if nothing matches.
     """
-    names = list_models(pattern) or _exact(pattern)
+    names = _matching(pattern)
     columns = ("model", "parameters", "multiply-adds", "input", "paper", "published")
     notes = (f"published: multiply-adds in {TABLE_1}; parameters in {TABLE_6}",)
     return Table("Networks", columns, tuple(_model_row(name) for name in names), notes)
@@ -78,11 +78,17 @@ def paper_input(name: str) -> InputSize:
     return find(name).task.input_size
 
 
-def _exact(name: str) -> list[str]:
-    if any(character in name for character in "*?["):
-        raise UserError(f"no network matches {name!r}; residuum models lists them all")
-    find(name)
-    return [name]
+def _matching(pattern: str) -> list[str]:
+    names = list_models(pattern)
+    if not names and any(character in pattern for character in "*?["):
+        raise UserError(f"no network matches {pattern!r}; residuum models lists them all")
+    try:
+        find(pattern)
+    except UserError:
+        if not names:
+            raise
+        return names
+    return names if pattern in names else [pattern, *names]  # preact_resnet20 is in preact_resnet200's name
 
 
 def _model_row(name: str) -> tuple[Cell, ...]:

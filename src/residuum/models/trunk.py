@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from residuum.models.shortcuts import ShortcutBuilder, option_b
-from residuum.models.units import Unit, UnitBuilder, conv3x3, relu
+from residuum.models.units import Activation, Unit, UnitBuilder, conv3x3, relu
 
 Stem = Callable[[int], tuple[nn.Conv2d, nn.Module]]
 """in_channels -> (first convolution, pooling)"""
@@ -35,6 +35,7 @@ class Options(TypedDict, total=False):
     in_channels: int
     shortcut: ShortcutBuilder
     drop_path: float
+    activation: Activation
 
 
 class ResNet(nn.Module):
@@ -42,7 +43,7 @@ class ResNet(nn.Module):
 
     unit: builder of one unit; blocks: units in each stage; widths: each stage's planes; every stage after the
     first halves the resolution in its first unit. drop_path: the last unit's rate of stochastic depth; the
-    l-th of L units has l/L of it (Huang et al. 2016, the linear rule).
+    l-th of L units has l/L of it (Huang et al. 2016, the linear rule). activation: of the trunk and of every unit.
     """
 
     def __init__(
@@ -56,8 +57,10 @@ class ResNet(nn.Module):
         num_classes: int = 1000,
         in_channels: int = 3,
         drop_path: float = 0.0,
+        activation: Activation = relu,
     ) -> None:
         super().__init__()
+        self.activation = activation
         assert len(blocks) == len(widths)
         self.conv1, self.maxpool = stem(in_channels)
         self.bn1 = nn.BatchNorm2d(self.conv1.out_channels)
@@ -68,6 +71,7 @@ class ResNet(nn.Module):
             for index in range(count):
                 stride = 2 if number > 1 and index == 0 else 1
                 stage.append(built := unit(channels, planes, stride, shortcut, next(rates)))
+                built.activation = activation
                 channels = built.out_channels
             self.add_module(f"layer{number}", stage)
         self.number_of_stages = len(blocks)
@@ -84,7 +88,7 @@ class ResNet(nn.Module):
         return [module for module in self.modules() if isinstance(module, Unit)]
 
     def stem(self, x: Tensor) -> Tensor:
-        return self.maxpool(relu(self.bn1(self.conv1(x))))
+        return self.maxpool(self.activation(self.bn1(self.conv1(x))))
 
     def head(self, x: Tensor) -> Tensor:
         return self.fc(torch.flatten(self.avgpool(x), 1))

@@ -11,9 +11,20 @@ from torch import Tensor, nn
 
 from residuum.models.shortcuts import Projection, Shortcut, ShortcutBuilder
 
-# In place: what precedes each ReLU here (a normalisation, a sum) does not need its output for the gradient,
+Activation = Callable[[Tensor], Tensor]
+"""What stands between convolutions. It may overwrite what it is given."""
+
+# In place: what precedes each activation here (a normalisation, a sum) does not need its output for the gradient,
 # and a training step on a CPU is a tenth faster.
 relu = partial(F.relu, inplace=True)
+
+
+def tanh(x: Tensor) -> Tensor:
+    """The hyperbolic tangent, in place."""
+    return x.tanh_()
+
+
+ACTIVATIONS: dict[str, Activation] = {"relu": relu, "tanh": tanh}
 
 
 def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
@@ -57,13 +68,14 @@ class DropPath(nn.Module):
 
 
 class Unit(nn.Module):
-    """What the trunk knows of a unit: its output width, and how to make its branch start at zero."""
+    """What the trunk knows of a unit: its output width, its activation, and how to make its branch start at zero."""
 
     out_channels: int
     downsample: Shortcut  # torchvision's name for the shortcut, so that its files load
 
     def __init__(self, drop_path: float) -> None:
         super().__init__()
+        self.activation: Activation = relu  # the trunk puts its own here
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def zero_residual(self) -> None:
@@ -88,12 +100,12 @@ class Basic(Unit):
         self.downsample = shortcut(in_channels, self.out_channels, stride, Projection)
 
     def residual(self, x: Tensor) -> Tensor:
-        x = relu(self.bn1(self.conv1(x)))
+        x = self.activation(self.bn1(self.conv1(x)))
         x = self.bn2(self.conv2(x))
         return self.drop_path(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        return relu(self.downsample(x, self.residual(x)))
+        return self.activation(self.downsample(x, self.residual(x)))
 
     def zero_residual(self) -> None:
         nn.init.zeros_(self.bn2.weight)
@@ -132,13 +144,13 @@ class Bottleneck(Unit):
         self.downsample = shortcut(in_channels, self.out_channels, stride, Projection)
 
     def residual(self, x: Tensor) -> Tensor:
-        x = relu(self.bn1(self.conv1(x)))
-        x = relu(self.bn2(self.conv2(x)))
+        x = self.activation(self.bn1(self.conv1(x)))
+        x = self.activation(self.bn2(self.conv2(x)))
         x = self.bn3(self.conv3(x))
         return self.drop_path(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        return relu(self.downsample(x, self.residual(x)))
+        return self.activation(self.downsample(x, self.residual(x)))
 
     def zero_residual(self) -> None:
         nn.init.zeros_(self.bn3.weight)

@@ -35,14 +35,15 @@ def resnext101_64x4d(**options: Unpack[Options]) -> ResNet:
 
 def resnext29_8x64d(**options: Unpack[Options]) -> ResNet:
     """CIFAR: 3.65 % error on CIFAR-10, 17.77 % on CIFAR-100."""
-    return _cifar_resnext(cardinality=8, **options)
+    return cifar_resnext(8, 64, **options)
 
 
 def resnext29_16x64d(**options: Unpack[Options]) -> ResNet:
     """CIFAR: 3.58 % error on CIFAR-10, 17.31 % on CIFAR-100."""
-    return _cifar_resnext(cardinality=16, **options)
+    return cifar_resnext(16, 64, **options)
 
 
-def _cifar_resnext(cardinality: int, **options: Unpack[Options]) -> ResNet:
-    unit = partial(ResNeXtUnit, groups=cardinality)
+def cifar_resnext(cardinality: int, width: int, **options: Unpack[Options]) -> ResNet:
+    """CIFAR: 29 layers, `cardinality` groups of `width` channels in the first stage. Section 5.2."""
+    unit = partial(ResNeXtUnit, groups=cardinality, base_width=width)
     return ResNet(unit, (3, 3, 3), (64, 128, 256), partial(cifar_stem, width=64), **options)

@@ -55,7 +55,10 @@ def finish(
 
 def _published(context: Context, protocol: str, splits: Iterable[str]) -> dict[str, tuple[Published, ...]]:
     """What is printed of this network, by split."""
-    network = (context.run.model.name, context.run.model.shortcut, protocol)
+    model = context.run.model
+    if model_args(model).keys() - {"shortcut"}:  # a network that nobody has published
+        return dict.fromkeys(splits, ())
+    network = (model.name, model.shortcut, protocol)
     return {split: published_on(context.dataset, split, [network])[0] for split in splits}
 
 

@@ -1,6 +1,7 @@
 """`--set optimizer.lr=0.05`: typed changes to a run by field path; and the difference of two runs."""
 
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Any, Literal, get_args, get_origin
 
 from residuum.errors import UserError, unknown_name
@@ -28,6 +29,11 @@ def apply_overrides(run: Run, overrides: Iterable[str]) -> Run:
             target = target[group]
         target[name] = value
     return Run.from_dict(record)
+
+
+def naming(model: str | None, overrides: Iterable[str]) -> list[str]:
+    """The overrides after one that names the network, where one is named."""
+    return [*([f"model.name={model}"] if model else []), *overrides]
 
 
 def _parse_override(override: str) -> tuple[str, Any]:
@@ -76,16 +82,10 @@ def _parse(text: str, annotation: Any) -> Any:
 
 def describe_difference(a: Run, b: Run) -> list[str]:
     """One line a field that differs, "optimizer.lr: 0.1 -> 0.05", in the order of the fields."""
-    lines = []
-    for path, _ in leaves(Run):
-        before, after = _value_at(a, path), _value_at(b, path)
-        if before != after:
-            lines.append(f"{path}: {before} -> {after}")
-    return lines
+    before, after = settings_of(a), settings_of(b)
+    return [f"{path}: {value} -> {after[path]}" for path, value in before.items() if value != after[path]]
 
 
-def _value_at(run: Run, path: str) -> Any:
-    value: Any = run
-    for name in path.split("."):
-        value = getattr(value, name)
-    return value
+def settings_of(run: Run) -> dict[str, Any]:
+    """Every field of the run by its path, "optimizer.lr"."""
+    return {path: attrgetter(path)(run) for path, _ in leaves(Run)}

@@ -99,8 +99,13 @@ def normalised(geometry: Preprocessing, handling: DataHandling, found: ChannelSt
 
 
 def model_args(choice: ModelChoice) -> dict[str, Any]:
-    """What `create_model` is told beyond the name and the sizes, and a saved model remembers."""
-    return {} if choice.shortcut is None else {"shortcut": choice.shortcut}
+    """What shapes the network beyond the name and the sizes: `create_model` is told it, a saved model remembers it.
+
+    What stands at its default is left out.
+    """
+    shaping = ("shortcut", "normalisation", "activation")
+    own = ModelChoice(choice.name)
+    return {name: value for name in shaping if (value := getattr(choice, name)) != getattr(own, name)}
 
 
 def prepare_network(run: Run, dataset: DataSet, device: torch.device, reporter: Reporter) -> nn.Module:
@@ -113,6 +118,7 @@ def prepare_network(run: Run, dataset: DataSet, device: torch.device, reporter: 
         in_channels=run.data.channels,
         zero_gamma=choice.zero_gamma,
         drop_path=choice.drop_path,
+        initialisation=choice.initialisation,
         **model_args(choice),
     )
     if choice.weights is not None:

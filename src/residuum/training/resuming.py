@@ -7,7 +7,7 @@ from residuum.distributed import world_from_environment
 from residuum.errors import UserError
 from residuum.training.checkpoints import load_checkpoint, newest_checkpoint
 from residuum.training.job import Job
-from residuum.training.overrides import apply_overrides, describe_difference
+from residuum.training.overrides import apply_overrides, describe_difference, naming
 from residuum.training.run import Run
 from residuum.training.run_folder import RunFolder
 
@@ -23,19 +23,21 @@ class FinishedRunError(UserError):
 
 
 def recorded_run(
-    out: Path, recipe: str | None, model: str | None, overrides: Sequence[str], allow_changes: bool
+    out: Path, recipe: str | Run | None, model: str | None, overrides: Sequence[str], allow_changes: bool
 ) -> tuple[Run, list[str]]:
     """The run that `out` recorded, with the overrides; and what of them changes its result.
 
-    Raises UserError for such changes unless they are allowed, and always where the saved state would not fit.
+    A `recipe` that is a whole run takes the place of the recorded one. Raises UserError for such changes unless they
+    are allowed, and always where the saved state would not fit.
     """
     manifest = RunFolder(out).read_manifest()
     if manifest.get("status") == "finished":
         raise FinishedRunError(f"{out} is finished; there is nothing to resume; start a new run in another folder")
     recorded = Run.from_dict(manifest["run"])
-    run = apply_overrides(recorded, [*([f"model.name={model}"] if model else []), *overrides])
+    given = recipe if isinstance(recipe, Run) else recorded
+    run = apply_overrides(given, naming(model, overrides))
     changes = [line for line in describe_difference(recorded, run) if not line.startswith(HARMLESS)]
-    if recipe not in (None, recorded.recipe):
+    if recipe not in (None, given, recorded.recipe):
         changes.append(f"recipe: {recorded.recipe} -> {recipe}")
     processes = world_from_environment().size
     if run.batch_size * processes == recorded.batch_size * manifest["hardware"]["processes"]:

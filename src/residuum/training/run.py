@@ -22,17 +22,28 @@ def _check(condition: bool, path: str, got: object, allowed: str) -> None:
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which network. `weights`: a saved model to start from. `freeze_until`: the first child to train."""
+    """Which network, by the arguments of `create_model`.
+
+    `weights`: a saved model to start from. `freeze_until`: the first child to train.
+    """
 
     name: str
-    shortcut: Literal["A", "B", "C", "none", "gated"] | None = None
+    shortcut: Literal["A", "B", "C", "none", "gated", "shortcut-gated", "constant", "dropout"] | None = None
     zero_gamma: bool = False
     drop_path: float = 0.0
+    normalisation: Literal["batch", "layer", "group", "none"] = "batch"
+    activation: Literal["relu", "tanh"] = "relu"
+    initialisation: Literal["he", "xavier", "gaussian"] | None = None
     weights: str | None = None
     freeze_until: str | None = None
 
     def __post_init__(self) -> None:
         _check(0 <= self.drop_path < 1, "model.drop_path", self.drop_path, "at least 0, below 1")
+
+    @property
+    def draws(self) -> bool:
+        """Whether these choices make the network draw random numbers in training."""
+        return self.drop_path > 0 or self.shortcut == "dropout"
 
 
 @dataclass(frozen=True)

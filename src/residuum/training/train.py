@@ -43,6 +43,7 @@ from residuum.training.loop import fit
 from residuum.training.losses import build_loss
 from residuum.training.optimizers import build_optimizer
 from residuum.training.outcome import classifier, finish, measure
+from residuum.training.overrides import apply_overrides, naming
 from residuum.training.preparation import (
     PreparedData,
     blank_images,
@@ -75,7 +76,7 @@ class TrainResult:
 def train(
     data: str | DataSet,
     *,
-    recipe: str | None = None,
+    recipe: str | Run | None = None,
     model: str | None = None,
     out: str | Path | None = None,
     resume: bool | Literal["auto"] = False,
@@ -84,10 +85,10 @@ def train(
 ) -> TrainResult:
     """Train a classifier on `data` (a data spec, or what `open_data` returned) and save it with all its use needs.
 
-    `recipe` is "quick" unless named; `overrides` are `"field=value"` changes to it, as after `--set`. `out` is the run
-    folder, by default the first free `runs/MODEL-DATA`; with `resume` it is a run to go on with, whose recorded
-    configuration holds, unless `allow_changes`. "auto" goes on with what `out` holds, or starts there; a process that
-    torchrun has restarted goes on with the run that it began.
+    `recipe` is a name, by default "quick", or a whole `Run`; `overrides` are `"field=value"` changes to it, as after
+    `--set`. `out` is the run folder, by default the first free `runs/MODEL-DATA`; with `resume` it is a run to go on
+    with, whose recorded configuration holds, unless `allow_changes`. "auto" goes on with what `out` holds, or starts
+    there; a process that torchrun has restarted goes on with the run that it began.
 
     Raises UserError for what the caller can mend, FaultError where a fault has stopped a run that can go on, and
     Interrupted (state saved) on the first SIGINT or SIGTERM.
@@ -157,8 +158,10 @@ def _take_folder(out: str | Path | None, resumes: bool, name: str, stack: ExitSt
     return folder.path
 
 
-def _new_run(dataset: DataSet, recipe: str, model: str | None, overrides: Sequence[str]) -> Run:
+def _new_run(dataset: DataSet, recipe: str | Run, model: str | None, overrides: Sequence[str]) -> Run:
     dataset.monitored()  # refuses data without a split to watch before anything is read
+    if isinstance(recipe, Run):
+        return apply_overrides(recipe, naming(model, overrides))
     facts = data_facts(dataset.train, dataset.classes, dataset.multi_label)
     return make_run(recipe, facts, model, overrides)
 
@@ -263,7 +266,7 @@ def _job(context: Context, data: PreparedData, network: nn.Module, checkpoints: 
         single_label=not context.dataset.multi_label,
         world=world,
         average=WeightAverage(network, run.ema) if run.ema else None,
-        draws=is_foreign(run.model.name) or run.model.drop_path > 0,
+        draws=is_foreign(run.model.name) or run.model.draws,
         unseen=Unseen(optimizer, context.device) if is_unseen else None,
         captures=is_unseen and run.capture and can_be_captured(optimizer) and not is_foreign(run.model.name),
     )
