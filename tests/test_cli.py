@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import residuum
+from residuum import cli
 from residuum.cli import main
 from residuum.cli.curves import draw_curves
 from residuum.cli.images import write_sheet
@@ -28,7 +29,7 @@ from residuum.data.sources import open_data
 from residuum.data.splits import FileSplit
 from residuum.training.interruption import Interrupted
 
-VERBS = ("train", "evaluate", "compare", "report", "predict", "models", "describe", "check", "pack")
+VERBS = tuple(verb.__name__ for verb in cli.VERBS)
 
 
 @dataclass(frozen=True)

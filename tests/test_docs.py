@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 import residuum
+from residuum import cli
 from residuum.cli import main
 from residuum.training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-VERBS = ("train", "evaluate", "compare", "report", "predict", "models", "describe", "check", "pack")
+VERBS = tuple(verb.__name__ for verb in cli.VERBS)
 
 
 def first_column(page: Path) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from residuum.data.doctor import check_data
     from residuum.data.sources import DataSet, open_data
+    from residuum.diagnosis.diagnose import diagnose
     from residuum.errors import UserError
     from residuum.evaluation.scores import Evaluation
     from residuum.evaluation.views import Protocol
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from residuum.inference.predict import Prediction, predict
     from residuum.models.catalogue import create_model, list_models
     from residuum.models.summary import summarise
+    from residuum.studies.engine import run_study
     from residuum.training.train import TrainResult, train
     from residuum.weights import Classifier, load, save_model
 
@@ -31,12 +33,14 @@ __all__ = [
     "UserError",
     "check_data",
     "create_model",
+    "diagnose",
     "evaluate",
     "list_models",
     "load",
     "measure",
     "open_data",
     "predict",
+    "run_study",
     "save_model",
     "summarise",
     "train",
@@ -52,12 +56,14 @@ _HOMES = {
     "UserError": "residuum.errors",
     "check_data": "residuum.data.doctor",
     "create_model": "residuum.models.catalogue",
+    "diagnose": "residuum.diagnosis.diagnose",
     "evaluate": "residuum.inference.evaluate",
     "list_models": "residuum.models.catalogue",
     "load": "residuum.weights",
     "measure": "residuum.inference.evaluate",
     "open_data": "residuum.data.sources",
     "predict": "residuum.inference.predict",
+    "run_study": "residuum.studies.engine",
     "save_model": "residuum.weights",
     "summarise": "residuum.models.summary",
     "train": "residuum.training.train",

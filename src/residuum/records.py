@@ -45,7 +45,8 @@ class Series:
 
     run: which run it is of, counted from 0: its curves are drawn alike in every panel; None: alone, or by its place.
     is_training: it was measured on the images that the network learns from. is_reference: it was not measured but is
-    there to compare with.
+    there to compare with. spread: how far the values scatter above and below y, such as a standard deviation; none:
+    unknown. has_markers: each point is a measurement of its own, as over depth, and is marked.
     """
 
     name: str
@@ -56,9 +57,12 @@ class Series:
     run: int | None = None
     is_training: bool = False
     is_reference: bool = False
+    spread: tuple[float, ...] = ()
+    has_markers: bool = False
 
     def __post_init__(self) -> None:
         assert len(self.x) == len(self.y)
+        assert len(self.spread) in (0, len(self.y))
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,15 +82,20 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves in panels, side by side. `log_y`: the reader may switch to a logarithmic axis. `alt` says it in words."""
+    """Curves in panels, side by side. `alt` says it in words.
+
+    log_y: the reader may switch to a logarithmic axis; log_first: it is what the reader sees first.
+    """
 
     title: str
     panels: tuple[tuple[Series, ...], ...]
     alt: str
     log_y: bool = False
+    log_first: bool = False
 
     def __post_init__(self) -> None:
         assert all(self.panels), "a panel has at least one series"
+        assert self.log_y or not self.log_first
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from residuum.records import Scatter, Series
-from residuum.report.curves import spread, strokes
+from residuum.report.curves import draw_curves, spread, strokes
 from residuum.report.figures import curves_svg, group_marks, scatter_svg
 from residuum.report.theme import DARK, LIGHT, with_variables
 
@@ -151,3 +151,30 @@ def test_scatter_has_a_mark_a_point() -> None:
 
 def test_only_the_colours_of_the_theme_become_variables() -> None:
     assert with_variables(f"fill: {LIGHT['ink']}; stroke: #123456") == "fill: var(--ink); stroke: #123456"
+
+
+def test_a_spread_is_a_band_along_a_curve_and_bars_at_marked_points() -> None:
+    curve = Series("a", (1.0, 2.0, 3.0), (5.0, 4.0, 3.0), "epoch", "error [%]", spread=(1.0, 0.5, 0.2))
+    marked = Series("b", (20.0, 56.0), (5.0, 9.0), "layers", "error [%]", spread=(1.0, 0.5), has_markers=True)
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    draw_curves(axes, [curve])
+    (band,) = axes.collections
+    heights = {(x, y) for x, y in band.get_paths()[0].vertices.round(6).tolist()}
+    assert {(1.0, 6.0), (1.0, 4.0), (3.0, 3.2), (3.0, 2.8)} <= heights
+
+    axes = Figure().subplots()
+    draw_curves(axes, [marked])
+    (bars,) = axes.collections
+    assert [path.vertices[:, 1].tolist() for path in bars.get_paths()] == [[4.0, 6.0], [8.5, 9.5]]
+    assert list(axes.get_xticks()) == [20.0, 56.0]
+    assert axes.lines[0].get_marker() == "o"
+
+
+def test_without_a_spread_nothing_is_drawn_around_a_curve() -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    draw_curves(axes, [run("a")])
+    assert not axes.collections

@@ -450,3 +450,12 @@ def test_page_fits_its_window_answers_the_pointer_and_changes_its_theme(width: i
     shadows = {kind for text, kind in probe["shadows"] if text.startswith("a column 0")}
     assert shadows == {"frame more-right more-below"}
     assert "frame" in {kind for _, kind in probe["shadows"]}  # and what is there in full has none
+
+
+def test_a_chart_over_powers_of_ten_opens_logarithmic() -> None:
+    group = (series("gradient"),)
+    opened = [
+        re.findall(r'id="[^"]*-(linear|logarithmic)" checked', page_html(page_of(Chart("", (group,), "", True, first))))
+        for first in (False, True)
+    ]
+    assert opened == [["linear"], ["logarithmic"]]

@@ -13,12 +13,15 @@ import typer
 
 from residuum.cli.check import check
 from residuum.cli.compare import compare
+from residuum.cli.diagnose import diagnose
 from residuum.cli.evaluate import evaluate
 from residuum.cli.failures import one_line
 from residuum.cli.models import describe, models
 from residuum.cli.pack import pack
 from residuum.cli.predict import predict
 from residuum.cli.report import report
+from residuum.cli.reproduce import reproduce
+from residuum.cli.study import study
 from residuum.cli.train import train
 from residuum.errors import RefusedByMainError
 
@@ -30,7 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (train, evaluate, compare, report, predict, models, describe, check, pack):
+VERBS = (train, evaluate, compare, report, predict, study, reproduce, diagnose, models, describe, check, pack)
+for verb in VERBS:
     app.command()(verb)
 
 

@@ -75,7 +75,12 @@ Seed = Annotated[
 ]
 Shortcut = Annotated[
     str | None,
-    typer.Option("--shortcut", metavar="KIND", help="A, B, C, none or gated.", rich_help_panel=_RECIPE),
+    typer.Option(
+        "--shortcut",
+        metavar="KIND",
+        help="A, B, C, none, gated, shortcut-gated, constant or dropout.",
+        rich_help_panel=_RECIPE,
+    ),
 ]
 Weights = Annotated[
     str | None,
@@ -167,3 +172,36 @@ Loader = Annotated[
         rich_help_panel=_COMPUTING,
     ),
 ]
+
+Seeds = Annotated[
+    int | None, typer.Option("--seeds", min=1, metavar="N", help="Runs of each arm; by default the study's own number.")
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "-j",
+        "--jobs",
+        min=1,
+        metavar="N",
+        help="Members run side by side; by default one a CPU core, or four a GPU.",
+        rich_help_panel=_COMPUTING,
+    ),
+]
+StudiesFolder = Annotated[
+    Path, typer.Option("-o", "--out", metavar="DIR", help="Where studies lie, and the members that they share.")
+]
+On = Annotated[
+    str | None,
+    typer.Option("--on", metavar="WHERE", help="ray: on a Ray cluster.", rich_help_panel=_COMPUTING),
+]
+NProc = Annotated[
+    int,
+    typer.Option(
+        "--nproc",
+        min=1,
+        metavar="N",
+        help="Processes, or GPUs, that train one member together, its batch shared out among them.",
+        rich_help_panel=_COMPUTING,
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run and what it costs, and stop.")]

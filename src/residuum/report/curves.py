@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.8), (1.2, 1.3), (6, 1.5, 1.2, 1.5), (9, 2.5))  # in line widths
 _THIN, _BOLD = 0.9, 2.2  # points
+_MOST_TICKS = 6
 _LINE_OF_TEXT = 11.0  # points, from one written value to the next
 
 
@@ -65,14 +66,28 @@ def draw_curves(axes: "Axes", group: Sequence[Series], *, log_y: bool = False) -
             alpha=0.9 if series.is_training else None,
             zorder=2 if series.is_training else 3,
             solid_capstyle="round",
-            marker="o" if len(series.x) == 1 else None,
-            markersize=2 + 2 * stroke.width,
+            marker="o" if len(series.x) == 1 or series.has_markers else None,
+            markersize=2 + 2 * stroke.width if len(series.x) == 1 else 4 + stroke.width,
             label=series.name,
         )
+        _draw_spread(axes, series, stroke)
     _set_height(axes, group, log_y)
     _write_last_values(axes, group)
     _dress(axes)
     _set_width(axes, group)
+
+
+def _draw_spread(axes: "Axes", series: Series, stroke: Stroke) -> None:
+    """Bars at marked points, a band along a curve. What reaches below zero on a logarithmic axis is cut off there."""
+    if not series.spread:
+        return
+    if series.has_markers:
+        axes.errorbar(
+            series.x, series.y, series.spread, fmt="none", ecolor=stroke.colour, elinewidth=1, capsize=3, zorder=3
+        )
+        return
+    low, high = ([y + sign * by for y, by in zip(series.y, series.spread, strict=True)] for sign in (-1, 1))
+    axes.fill_between(series.x, low, high, color=stroke.colour, alpha=0.16, linewidth=0, zorder=1)
 
 
 def _set_height(axes: "Axes", group: Sequence[Series], log_y: bool) -> None:
@@ -87,7 +102,7 @@ def _set_height(axes: "Axes", group: Sequence[Series], log_y: bool) -> None:
 
 
 def _set_width(axes: "Axes", group: Sequence[Series]) -> None:
-    """A tick at every whole number that fits; a single x value, of the first epoch say, has one and stands amid."""
+    """Ticks at whole numbers; few marked points have one each, and a single x value stands amid."""
     from matplotlib.ticker import MaxNLocator
 
     values = {x for series in group for x in series.x}
@@ -95,6 +110,8 @@ def _set_width(axes: "Axes", group: Sequence[Series]) -> None:
         (only,) = values
         axes.set_xlim(only - 1, only + 1)
         axes.set_xticks([only])
+    elif len(values) <= _MOST_TICKS and all(series.has_markers for series in group):
+        axes.set_xticks(sorted(values))
     else:
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
 

@@ -129,7 +129,7 @@ def _matrix_view(matrix: Matrix, key: str) -> View:
 
 def _chart_view(chart: Chart, key: str) -> View:
     panels = [_panel_view(chart, group, f"{key}-{number}") for number, group in enumerate(chart.panels, start=1)]
-    return {"title": chart.title, "panels": panels, "log_y": chart.log_y}
+    return {"title": chart.title, "panels": panels, "log_y": chart.log_y, "log_first": chart.log_first}
 
 
 def _panel_view(chart: Chart, group: Sequence[Series], key: str) -> View:

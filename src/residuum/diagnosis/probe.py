@@ -1,0 +1,133 @@
+"""One forward and one backward pass of a batch, looked on at, of any network; nothing of the network changes."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+
+from residuum.diagnosis.facts import JoinFacts, LayerFacts, Probe
+from residuum.diagnosis.functions import tensors
+from residuum.diagnosis.numbers import moments, norm, variation
+from residuum.diagnosis.watch import SeenJoin, SeenLayer, Watch
+from residuum.errors import UserError
+
+Loss = Callable[[Any, Tensor], Tensor]
+
+
+def probe(
+    network: nn.Module, images: Tensor, labels: Tensor, *, loss: Loss = F.cross_entropy, training: bool = True
+) -> Probe:
+    """What goes through the network, forward and backward, layer by layer in order of execution.
+
+    images: (N, ...) as the network takes them, on its device; labels: what `loss(output, labels)` takes beside the
+    network's output, to give the mean over images. training: compute as in training (batch statistics, dropout drawn
+    from a seed of its own), or as in evaluation. In the precision of the weights: an autocast around it is lifted.
+    Weights, gradients, buffers, modes and PyTorch's random state are afterwards as they were, also after a failure.
+    Raises UserError for a batch of fewer than 2 images, and for modules whose weights do not have a shape yet;
+    what the network itself raises comes through.
+    """
+    if images.ndim < 1 or len(images) < 2:
+        raise UserError(f"a batch of shape {tuple(images.shape)}; give at least 2 images, better 32 or more")
+    if any(isinstance(module, LazyModuleMixin) for module in network.modules()):
+        raise UserError("some weights of the network have no shape yet; call it once on a batch, then diagnose it")
+    watch = Watch(network, len(images))
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    with _unchanged(network, images.device, training), torch.inference_mode(False), torch.enable_grad():
+        # Channels last, PyTorch 2.15's CPU kernels write past their memory in the backward pass of some networks.
+        leaf = images.detach().clone(memory_format=torch.contiguous_format)
+        if leaf.is_floating_point():
+            leaf.requires_grad_()  # so that there are gradients also where weights are frozen
+        given = leaf.clone()  # which may be changed in place
+        with watch:
+            watch.follow(given)
+            output = network(given)
+        result = _first(output)
+        said = moments(result).std, variation(result, len(images))
+        value = loss(output, labels.clone())  # which no inference mode made
+        wanted = [*parameters, *([leaf] if leaf.requires_grad else [])]
+        slopes = torch.autograd.grad(value, wanted, allow_unused=True) if value.requires_grad else []
+    by_parameter = {id(one): slope for one, slope in zip(wanted, slopes, strict=False)}
+    return Probe(
+        layers=tuple(_layer(seen, by_parameter) for seen in watch.layers),
+        joins=tuple(_join(seen) for seen in watch.joins),
+        loss=value.item(),
+        images=len(images),
+        input_std=moments(images).std,
+        input_variation=variation(images, len(images)),
+        output_std=said[0],
+        output_variation=said[1],
+    )
+
+
+def _first(output: Any) -> Tensor:
+    found = next((tensor for tensor in tensors(output) if tensor.is_floating_point()), None)
+    if found is None:
+        raise UserError(f"the network returned {type(output).__name__} without a tensor of numbers; wrap it in one")
+    return found
+
+
+def _layer(seen: SeenLayer, slopes: Mapping[int, Tensor | None]) -> LayerFacts:
+    weight = _weight(seen.module)
+    slope = slopes.get(id(weight))
+    return LayerFacts(
+        name=seen.name,
+        call=seen.call,
+        kind=seen.kind,
+        kernel=tuple(seen.module.kernel_size) if seen.kind == "convolution" else (),  # type: ignore[arg-type]
+        mean=seen.moments.mean,
+        std=seen.moments.std,
+        variation=seen.variation,
+        gradient_std=seen.gradient_std,
+        sensitivity=seen.sensitivity,
+        weight_norm=math.nan if weight is None else norm(weight),
+        weight_gradient_norm=math.nan if slope is None else norm(slope),
+        activation=seen.activation,
+        dead=seen.dead,
+        saturated=seen.saturated,
+        normaliser=seen.normaliser,
+    )
+
+
+def _weight(module: nn.Module) -> Tensor | None:
+    """The module's weight; of an attention its first projection; else the largest of its own parameters."""
+    for name in ("weight", "in_proj_weight"):
+        found = getattr(module, name, None)
+        if isinstance(found, Tensor):
+            return found
+    return max(module.parameters(recurse=False), key=lambda one: one.numel(), default=None)
+
+
+def _join(seen: SeenJoin) -> JoinFacts:
+    branch, carried = seen.branch.rms**2, seen.carried.rms**2
+    share = branch / (branch + carried) if branch + carried else math.nan
+    return JoinFacts(seen.name, seen.after, seen.branch.std, seen.carried.std, seen.std, share, seen.gradient_std)
+
+
+@contextmanager
+def _unchanged(network: nn.Module, device: torch.device, training: bool) -> Iterator[None]:
+    """The network in one mode for a while, in full precision; afterwards all is as it was."""
+    modes = [(module, module.training) for module in network.modules()]
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in network.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices), torch.autocast(device.type, enabled=False):
+        torch.manual_seed(0)
+        network.train(training)
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+            with torch.no_grad():
+                for module, name, buffer, value in buffers:
+                    buffer.copy_(value)
+                    module._buffers[name] = buffer

@@ -1,0 +1,208 @@
+"""`run_study`: from a question to its answer, through members that are made once and never again."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from residuum.data.facts import data_facts
+from residuum.errors import UserError
+from residuum.files import write_json, write_text
+from residuum.hardware import versions
+from residuum.records import Cell, Table, plain
+from residuum.studies.makers import Look, Maker, MemberError, here, quietly
+from residuum.studies.members import Draw, Member, describe, is_made, member_of
+from residuum.studies.results import Outcome, Results, read_outcome
+from residuum.studies.study import RUN, Arm, Finding, Plan, ScaleName, Study
+from residuum.studies.work import training_work
+from residuum.training.overrides import apply_overrides
+from residuum.training.run import Run
+
+MEMBERS = "members"
+SCALES: tuple[ScaleName, ...] = get_args(ScaleName)
+DEFAULT_DATA: dict[ScaleName, str] = {"smoke": "digits", "small": "fashion-mnist", "paper": "cifar10"}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study that is about to run: what it consists of, and in which folder each member lies or will lie."""
+
+    study: Study
+    scale: ScaleName
+    plan: Plan
+    images: Draw
+    members: tuple[tuple[Member, Path], ...]
+    counts: Mapping[str, int]
+    classes: int
+    folder: Path
+
+    def work_of(self, member: Member) -> float:
+        """The member's part of the study's work, in multiply-adds; put at 1 where it only measures."""
+        return 1.0 if member.run is None else training_work(member.run, self.classes, self.counts["train"])
+
+    @property
+    def missing(self) -> tuple[Path, ...]:
+        """The folders of members that are not made, seed by seed, each once."""
+        return tuple(dict.fromkeys(folder for member, folder in self.members if not is_made(member, folder)))
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study found, and the folder with `study.json`, `table.csv` and `members.csv`."""
+
+    prepared: Prepared
+    results: Results
+    finding: Finding
+
+    @property
+    def folder(self) -> Path:
+        return self.prepared.folder
+
+
+def run_study(
+    study: Study, data: str | None = None, *, maker: Maker = here, look: Look = quietly, **how: Any
+) -> StudyResult:
+    """Make the members that are missing and read the answer off all of them.
+
+    how: scale, seeds, out and the rest, as `prepare` takes them; maker: where members are made, by default one after
+    another in this process. Raises UserError as `prepare` and `make_members` do.
+    """
+    prepared = prepare(study, data, **how)
+    make_members(prepared, maker, look)
+    return conclude(prepared)
+
+
+def prepare(
+    study: Study,
+    data: str | None = None,
+    *,
+    scale: ScaleName = "small",
+    seeds: int | None = None,
+    out: str | Path = "studies",
+    processes: int = 1,
+    overrides: Sequence[str] = (),
+    **opening: Any,
+) -> Prepared:
+    """What the study consists of on these data; nothing is computed or written yet.
+
+    data: a data spec, by default the digits ("smoke"), Fashion-MNIST ("small") or CIFAR-10 ("paper"). seeds: how many,
+    0, 1, ..., by default the plan's. overrides: changes to every arm's run, as after `--set`. processes: how many train
+    one member. opening: root, val_fraction and split_seed, as `open_data` has them. Members lie in `out`/members,
+    shared by all studies there. Raises UserError for data that cannot be opened or trained on.
+    """
+    spec = data or DEFAULT_DATA[scale]
+    whole = Draw(spec, **opening).open()
+    whole.monitored()
+    plan = study.plan(scale, data_facts(whole.train, whole.classes, whole.multi_label))
+    plan = replace(plan, seeds=seeds or plan.seeds, arms=tuple(_changed(arm, overrides) for arm in plan.arms))
+    images = Draw(spec, **opening, train_images=plan.train_images, test_images=plan.test_images)
+    dataset = images.open()
+    fingerprint, base = dataset.fingerprint(), Path(out) / MEMBERS
+    members = [member_of(arm, seed, images, fingerprint, processes) for seed in range(plan.seeds) for arm in plan.arms]
+    name = f"{study.name}-{Path(spec).name}-{scale}".replace(":", "-")
+    return Prepared(
+        study=study,
+        scale=scale,
+        plan=plan,
+        images=images,
+        members=tuple((member, base / member.digest) for member in members),
+        counts={split: len(images) for split, images in dataset.splits.items()},
+        classes=len(dataset.classes),
+        folder=Path(out) / name,
+    )
+
+
+def _changed(arm: Arm, overrides: Sequence[str]) -> Arm:
+    if arm.run is not None:
+        return replace(arm, run=apply_overrides(arm.run, overrides))
+    if RUN in arm.settings:
+        run = apply_overrides(Run.from_dict(arm.settings[RUN]), overrides)
+        return replace(arm, settings={**arm.settings, RUN: run.to_dict()})
+    return arm
+
+
+def make_members(prepared: Prepared, maker: Maker = here, look: Look = quietly) -> None:
+    """Make what is missing. Raises UserError, naming the arm, for a member that cannot be made; the rest is kept."""
+    missing = prepared.missing
+    if not missing:
+        return
+    for member, folder in reversed(prepared.members):  # of members that share a folder, the first is described
+        if folder in missing:
+            describe(member, folder)
+    try:
+        maker(missing, look)
+    except MemberError as error:
+        member = next(member for member, folder in prepared.members if folder == error.folder)
+        raise UserError(
+            f"{member.arm}, seed {member.seed}: {error}; what is done is kept, the same command goes on from there"
+        ) from error
+
+
+def conclude(prepared: Prepared) -> StudyResult:
+    """Read all members, answer, and write `study.json`, `table.csv` and `members.csv`."""
+    outcomes: dict[str, tuple[Outcome, ...]] = {arm.name: () for arm in prepared.plan.arms}
+    for member, folder in prepared.members:
+        outcomes[member.arm] += (read_outcome(member, folder),)
+    results = Results(prepared.scale, prepared.images.spec, prepared.plan, outcomes)
+    result = StudyResult(prepared, results, prepared.study.answer(results))
+    _write(result)
+    return result
+
+
+def _write(result: StudyResult) -> None:
+    prepared, finding = result.prepared, result.finding
+    prepared.folder.mkdir(parents=True, exist_ok=True)
+    members = members_table(result.results)
+    write_text(prepared.folder / "table.csv", csv_text(finding.table))
+    write_text(prepared.folder / "members.csv", csv_text(members))
+    record = {
+        "study": prepared.study.name,
+        "question": prepared.study.question,
+        "source": prepared.study.source,
+        "scale": prepared.scale,
+        "data": prepared.images.spec,
+        "images": prepared.counts,
+        "seeds": prepared.plan.seeds,
+        "verdict": finding.verdict,
+        "table": finding.table.records(),
+        "notes": finding.notes,
+        "members": members.records(),
+        "versions": versions(),
+    }
+    write_json(prepared.folder / "study.json", plain(record))
+
+
+def members_table(results: Results) -> Table:
+    """A row a member: what it scored and where it lies."""
+    columns = (
+        "arm",
+        "seed",
+        "status",
+        "train error [%]",
+        "train loss",
+        "test error [%]",
+        "test loss",
+        "seconds",
+        "folder",
+    )
+    rows = tuple(_member_row(one) for outcomes in results.outcomes.values() for one in outcomes)
+    return Table("Members", columns, rows)
+
+
+def _member_row(one: Outcome) -> tuple[Cell, ...]:
+    scores = (one.train_error, one.train_loss, one.test_error, one.test_loss, one.seconds)
+    return one.arm, one.seed, one.reason or one.status, *scores, one.folder.name
+
+
+def csv_text(table: Table) -> str:
+    """The table as CSV with full numbers; NaN and nothing are empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([table.columns, *(_csv_row(row) for row in table.rows)])
+    return text.getvalue()
+
+
+def _csv_row(row: Iterable[Cell]) -> list[Cell]:
+    return ["" if cell is None or cell != cell else cell for cell in row]

@@ -1,0 +1,79 @@
+"""`residuum reproduce` from the outside: what it says before it starts, makes and refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from residuum.cli import main
+
+SHORT = ["--set", "iterations=2", "--set", "model.name=resnet8", "--set", "data.augmentation.pad_and_crop=0"]
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> tuple[str, str]:
+    capsys.readouterr()
+    assert main(["reproduce", *map(str, arguments)]) == code
+    captured = capsys.readouterr()
+    return captured.out, captured.err
+
+
+def test_without_a_name_they_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = said(capsys, "--json")
+    names = [one["name"] for one in json.loads(out)["reproductions"]]
+    assert names == ["table2", "table3", "table6", "figure4", "figure6", "figure7", "he2016-table1", "he2016-table2"]
+    assert "table6" in said(capsys)[0]
+
+
+def test_a_dry_run_says_what_differs_and_costs_and_makes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, err = said(capsys, "table6", "digits", "--dry-run", "-o", tmp_path / "studies", *SHORT)
+    assert out == ""
+    assert "differs: one process: batch normalisation over the 128 images" in err
+    assert "differs: digits in the place of cifar10" in err
+    assert "differs: --set iterations=2" in err
+    assert "6 runs, 12 updates, 1,536 images seen" in err  # of one network by --set, 110 layers with a warm-up
+    assert "half as long or twice" in err
+    assert not (tmp_path / "studies").exists()
+
+
+def test_a_result_stands_beside_the_published_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    how = ["--seeds", "1", "-j", "1", "--device", "cpu", "-o", tmp_path, *SHORT]
+    out, err = said(capsys, "table6", "digits", "--json", *how)
+    found = json.loads(out)
+    assert [(row["arm"], row["published [%]"], row["runs"]) for row in found["table"]][:2] == [
+        ("resnet-20", 8.75, 1),
+        ("resnet-32", 7.51, 1),
+    ]
+    assert "other data" in found["verdict"]
+    assert "2 runs, 4 updates" in err
+    assert (tmp_path / "table6-digits-paper" / "report.html").is_file()
+    text, err = said(capsys, "table6", "digits", *how)
+    assert "nothing is left to train" in err
+    assert "published [%]" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["table7"], "did you mean table6"),
+        (["table2"], "name its folder after table2"),
+        (["table2", "digits"], "8x8 pixels"),
+        (["table6", "nowhere"], "no such file or folder"),
+        (["table6", "digits", "--set", "no=1"], "unknown field"),
+        (["table6", "digits", "--nproc", "3"], "cannot share batches of 128 evenly"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_a_line(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, err = said(capsys, *arguments, code=2)
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert named in err
+
+
+def test_several_processes_normalise_each_over_its_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, err = said(capsys, "table6", "digits", "--dry-run", "--nproc", "2", "-o", tmp_path, *SHORT)
+    assert "differs: 2 processes share each batch, and each normalises over its part of it" in err
+    assert "differs: one process" not in err
