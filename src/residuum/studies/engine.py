@@ -38,9 +38,9 @@ class Prepared:
     classes: int
     folder: Path
 
-    def work_of(self, member: Member) -> float:
-        """The member's part of the study's work, in multiply-adds; put at 1 where it only measures."""
-        return 1.0 if member.run is None else training_work(member.run, self.classes, self.counts["train"])
+    def work_of(self, member: Member) -> int:
+        """The multiply-adds of the member's training; 0 where it only measures."""
+        return 0 if member.run is None else training_work(member.run, self.classes, self.counts["train"])
 
     @property
     def missing(self) -> tuple[Path, ...]:

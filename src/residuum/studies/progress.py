@@ -15,6 +15,7 @@ from residuum.studies.members import Member, is_made
 from residuum.training.progress import PLAIN_LINE_SECONDS
 from residuum.training.run_folder import RunFolder
 
+_LEAST_TOLD_BY = 1e-3  # of the work: less does not tell how long the rest takes
 _NAMED = 3  # members under way
 _ALMOST = 0.98  # of a member whose last epoch is recorded: the final measurement is to come
 
@@ -30,7 +31,7 @@ def shown(prepared: Prepared, console: Console) -> Iterator[Callable[[Sequence[P
         def look(now: Sequence[Path]) -> None:
             nonlocal last
             share, seconds = share_done(prepared), time.monotonic() - began
-            left = seconds * (1 - share) / (share - first) if share > first else None
+            left = seconds * (1 - share) / (share - first) if share - first > _LEAST_TOLD_BY else None
             line = _line(prepared, now, left)
             bar.update(task, completed=share, description=line)
             if not console.is_terminal and time.monotonic() - last >= PLAIN_LINE_SECONDS:
@@ -53,6 +54,8 @@ def share_done(prepared: Prepared) -> float:
     """The share in [0, 1] of the study's work that is done."""
     members = {folder: member for member, folder in prepared.members}
     work = {folder: prepared.work_of(member) for folder, member in members.items()}
+    if not any(work.values()):
+        work = dict.fromkeys(work, 1)
     done = sum(work[folder] * _share_made(member, folder) for folder, member in members.items())
     return done / sum(work.values())
 
