@@ -70,11 +70,26 @@ def test_weights_of_a_network_with_another_part_are_refused_where_their_names_wo
 ) -> None:
     trained, options = network_of("resnet8", 1, **{part: own}), {part: own}
     save_model(tmp_path, Classifier(trained, "resnet8", tuple("0123456789"), Preprocessing(3, 32), options))
-    with pytest.raises(UserError, match=rf"another {part} \({own}\); choose the same by --set model\.{part}"):
+    with pytest.raises(UserError, match=rf"another {part} \({own}\); choose the same by --set model\.{part}={own}$"):
         load_weights(network_of("resnet8", 2, **{part: other}), "resnet8", str(tmp_path))
     again = network_of("resnet8", 2, **options)
     load_weights(again, "resnet8", str(tmp_path))
     assert same_weights(again, trained)
+
+
+@pytest.mark.parametrize(
+    ("part", "other", "said"),
+    [
+        ("normalisation", "group", "(batch); choose the same by --set model.normalisation=batch"),
+        ("activation", "tanh", "(relu); choose the same by --set model.activation=relu"),
+        ("shortcut", "gated", "(none given); leave model.shortcut out"),
+    ],
+)
+def test_what_weights_were_trained_with_is_named_where_it_was_left_to_the_network(
+    tmp_path: Path, part: str, other: str, said: str
+) -> None:
+    save(tmp_path, "resnet8", network_of("resnet8", 1))
+    assert refusal(network_of("resnet8", 2, **{part: other}), "resnet8", tmp_path).endswith(said)
 
 
 def test_group_normalisation_of_another_library_s_network_is_not_taken_for_layer_normalisation(tmp_path: Path) -> None:

@@ -125,8 +125,9 @@ def _check_file(name: str, network: nn.Module, path: Path) -> None:
     trained = skeleton(found, options, path.parent / CONFIG)
     for part, of in _PARTS.items():
         if of(trained) != of(network):
-            kind = arguments.get(part) or "the network's own"
-            raise UserError(f"{path} was trained with another {part} ({kind}); choose the same by --set model.{part}")
+            kind = arguments.get(part) or _DEFAULTS[part]
+            advice = f"choose the same by --set model.{part}={kind}" if kind else f"leave model.{part} out"
+            raise UserError(f"{path} was trained with another {part} ({kind or 'none given'}); {advice}")
 
 
 def _shortcuts(network: nn.Module) -> list[type[nn.Module]]:
@@ -147,6 +148,9 @@ _PARTS: dict[str, Callable[[nn.Module], object]] = {
     "normalisation": _normalisations,
     "activation": _activation,
 }
+
+
+_DEFAULTS = {"shortcut": None, "normalisation": "batch", "activation": "relu"}
 
 
 def _from_torchvision(model: str) -> StateDict:

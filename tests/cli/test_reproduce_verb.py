@@ -1,13 +1,34 @@
 """`residuum reproduce` from the outside: what it says before it starts, makes and refuses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from residuum.cli import main
+from residuum.data.facts import DataFacts
+from residuum.studies.reproduce import REPRODUCTIONS
+from residuum.studies.study import Arm, Plan, ScaleName
 
-SHORT = ["--set", "iterations=2", "--set", "model.name=resnet8", "--set", "data.augmentation.pad_and_crop=0"]
+SHORT = ["--set", "iterations=2", "--set", "data.augmentation.pad_and_crop=0"]
+
+
+@pytest.fixture(autouse=True)
+def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Table 6 with one network of 8 layers in the place of all of its."""
+    table6 = REPRODUCTIONS["table6"]
+
+    def plan(scale: ScaleName, facts: DataFacts) -> Plan:
+        whole = table6.study.plan(scale, facts)
+        return replace(whole, arms=tuple(map(_of_8_layers, whole.arms)))
+
+    monkeypatch.setitem(REPRODUCTIONS, "table6", replace(table6, study=replace(table6.study, plan=plan)))
+
+
+def _of_8_layers(arm: Arm) -> Arm:
+    assert arm.run is not None
+    return replace(arm, run=replace(arm.run, model=replace(arm.run.model, name="resnet8")))
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> tuple[str, str]:
@@ -32,9 +53,25 @@ def test_a_dry_run_says_what_differs_and_costs_and_makes_nothing(
     assert "differs: one process: batch normalisation over the 128 images" in err
     assert "differs: digits in the place of cifar10" in err
     assert "differs: --set iterations=2" in err
-    assert "6 runs, 12 updates, 1,536 images seen" in err  # of one network by --set, 110 layers with a warm-up
+    assert "6 runs, 12 updates, 1,536 images seen" in err  # of one network, 110 layers with a warm-up
     assert "half as long or twice" in err
     assert not (tmp_path / "studies").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "told", "untold"),
+    [
+        ([], ["fp32 on today's kernels", "the mean of 3 seeds"], ["bf16", "one seed"]),
+        (["--precision", "bf16", "--seeds", "1"], ["bf16 on today's kernels", "one seed"], ["fp32", "the mean of"]),
+    ],
+)
+def test_seeds_and_precision_are_told_as_asked_for(
+    options: list[str], told: list[str], untold: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, err = said(capsys, "table6", "digits", "--dry-run", "-o", tmp_path, *SHORT, *options)
+    lines = [line for line in err.splitlines() if line.startswith("differs:")]
+    assert all(any(line.startswith(f"differs: {one}") for line in lines) for one in told)
+    assert not any(one in line for one in untold for line in lines)
 
 
 def test_a_result_stands_beside_the_published_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,7 +84,7 @@ def test_a_result_stands_beside_the_published_one(tmp_path: Path, capsys: pytest
     ]
     assert "other data" in found["verdict"]
     assert "2 runs, 4 updates" in err
-    assert (tmp_path / "table6-digits-paper" / "report.html").is_file()
+    assert len([*tmp_path.glob("table6-digits-paper*/report.html")]) == 1
     text, err = said(capsys, "table6", "digits", *how)
     assert "nothing is left to train" in err
     assert "published [%]" in text

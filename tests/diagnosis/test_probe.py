@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from residuum.diagnosis.facts import LayerFacts, Probe
+from residuum.diagnosis.numbers import spread
 from residuum.diagnosis.probe import probe
 from residuum.errors import UserError
 from residuum.models.catalogue import create_model
@@ -51,6 +52,15 @@ def test_facts_of_a_small_network_are_those_computed_by_hand() -> None:
     assert head.update_ratio(0.5) == pytest.approx(0.5 * (weight.norm() / last.weight.norm()).item(), rel=1e-4)
     units = F.normalize(hidden.detach(), dim=1)
     assert layer.variation == pytest.approx(1 - (units @ units.T).mean().item(), abs=1e-5)
+
+
+def test_the_spread_is_the_distance_from_the_mean_over_images() -> None:
+    values = drawn(12, 3, 4) + 50
+    expected = (values - values.mean(dim=0)).square().mean().sqrt().item()
+    assert spread(values, 12) == pytest.approx(expected, rel=1e-5)
+    assert spread(values.transpose(0, 1), 12) == pytest.approx(expected, rel=1e-5)
+    assert spread(torch.ones(4, 2), 4) == 0
+    assert math.isnan(spread(torch.ones(5, 3), 4))
 
 
 def test_a_convolution_counts_its_kernel_and_its_dead_channels() -> None:

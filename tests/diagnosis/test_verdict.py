@@ -1,6 +1,7 @@
 """Verdicts: planted faults are found and named, healthy networks are left alone, and each says why in numbers."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from residuum import diagnose
 from residuum.diagnosis.page import layers_table, sections, short_table
 from residuum.diagnosis.signs import signs_of
-from residuum.diagnosis.verdict import Diagnosis
+from residuum.diagnosis.verdict import Diagnosis, judge
 from residuum.errors import UserError
 from residuum.models.catalogue import create_model
 from residuum.records import Page
@@ -142,6 +143,45 @@ def test_a_head_of_zeros_is_a_start_and_no_fault() -> None:
     found = of(partial(create_model, "resnet20", num_classes=5), zero_head)
     assert found.verdict == "healthy"
     assert "first step" in found.reason
+
+
+def offset(network: nn.Module) -> None:
+    with torch.no_grad():
+        network.fc.bias.add_(100.0)
+
+
+def test_what_all_outputs_have_in_common_does_not_hide_how_they_differ() -> None:
+    build = partial(create_model, "resnet20", num_classes=5)
+    plain_one, shifted = of(build), of(build, offset)
+    assert (plain_one.verdict, shifted.verdict) == ("healthy", "healthy"), shifted.reason
+    assert shifted.signs.told == pytest.approx(plain_one.signs.told, rel=1e-3)
+
+
+def test_a_trained_regressor_of_one_positive_number_is_healthy() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 1))
+    x = torch.randn(64, 6)
+    y = 20 + x[:, :1] + x[:, 1:2]
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
+    for _ in range(300):
+        optimizer.zero_grad()
+        F.mse_loss(network(x), y).backward()
+        optimizer.step()
+    for found in (diagnose(network, x), diagnose(network, x, labels=y, loss=F.mse_loss)):
+        assert found.verdict == "healthy", found.reason
+        assert found.signs.told == pytest.approx(y.std(correction=0).item(), rel=0.3)
+
+
+def test_images_that_are_alike_from_the_start_are_not_laid_to_the_network() -> None:
+    torch.manual_seed(0)
+    network = plain(50)
+    weights(network)
+    facts = diagnose(network, smooth()).probe
+    assert judge(facts).verdict == "vanishing"
+    told = [replace(layer, variation=0.05, sensitivity=1.0, std=1.0) for layer in facts.layers]
+    body = replace(facts, layers=tuple(told), output_spread=0.005)
+    assert judge(replace(body, input_variation=0.3)).verdict == "degraded"
+    assert judge(replace(body, input_variation=0.06)).verdict == "healthy"
 
 
 def test_a_frozen_network_is_diagnosed_as_any_other() -> None:

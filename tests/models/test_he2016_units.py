@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from residuum.errors import UserError
 from residuum.models.catalogue import create_model
 from residuum.models.he2016_units import BNAfterAddition, BNAfterReLU, ReLUBeforeAddition, ReLUPreActivation
 from residuum.models.shortcuts import option_a, option_b
@@ -139,3 +140,31 @@ def test_projections_of_relu_only_pre_activation_read_the_activated_input() -> N
     unit.zero_residual()
     x = torch.randn(2, 4, 6, 6)
     assert torch.equal(unit(x), unit.downsample[1](F.conv2d(x.relu(), unit.downsample[0].weight, stride=2)))
+
+
+@pytest.mark.parametrize(
+    ("name", "activation"),
+    [
+        *((name, "relu") for name in FIGURES if name != "resnet8_relu_before_addition"),
+        ("resnet8_relu_before_addition", "tanh"),
+        ("preact_resnet8", "relu"),
+        ("wide_resnet10_1", "relu"),
+        ("resnext29_1x4d", "relu"),
+    ],
+)
+def test_branches_that_start_at_zero_learn(name: str, activation: str) -> None:
+    torch.manual_seed(0)
+    network = create_model(name, zero_gamma=True, activation=activation)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        F.cross_entropy(network(torch.randn(4, 3, 8, 8)), torch.arange(4)).backward()
+        optimizer.step()
+    still = [key for key, value in network.named_parameters() if torch.equal(value, before[key])]
+    assert not still
+
+
+def test_zero_gamma_is_refused_where_relu_would_keep_the_branch_at_zero_for_good() -> None:
+    with pytest.raises(UserError, match="no gradient would ever reach the branches; leave zero_gamma out"):
+        create_model("resnet8_relu_before_addition", zero_gamma=True)

@@ -4,15 +4,20 @@ import csv
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from trial import TRIAL
 
+from residuum.data.facts import DataFacts
 from residuum.errors import UserError
+from residuum.records import Table
 from residuum.studies.engine import MEMBERS, StudyResult, conclude, make_members, prepare, run_study
-from residuum.studies.makers import Look, quietly
-from residuum.studies.study import Plan, Study
+from residuum.studies.makers import Look, MemberError, quietly
+from residuum.studies.members import describe
+from residuum.studies.results import Results
+from residuum.studies.study import Finding, Plan, ScaleName, Study
 
 
 def refuse(folders: Sequence[Path], look: Look) -> None:
@@ -124,16 +129,84 @@ def test_what_cannot_be_trained_is_told_with_the_arm(tmp_path: Path) -> None:
 
 
 def _out_of_memory(folders: Sequence[Path], look: Look) -> None:
-    from residuum.studies.makers import MemberError
-
     raise MemberError(folders[0], "memory ran out")
 
 
 def test_data_that_have_changed_since_are_refused(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     prepared = prepare(TRIAL, scale="smoke", out=tmp_path, seeds=1)
     (member, folder), *_ = prepared.members
     changed = replace(prepared, members=((replace(member, fingerprint="0" * 32), folder),))
     with pytest.raises(UserError, match="not what it was when the study began"):
         make_members(changed, look=quietly)
+
+
+def test_several_measures_of_one_run_are_all_taken(trial: StudyResult, tmp_path: Path) -> None:
+    """Of one study, and of two that want theirs at the same time."""
+    residual = trial.prepared.plan.arms[1]
+    arms = tuple(replace(residual, name=f"asked {number}", settings={"asked": number}) for number in (1, 2))
+
+    def plan(scale: ScaleName, facts: DataFacts) -> Plan:
+        return replace(trial.prepared.plan, arms=arms, seeds=1)
+
+    def answer(results: Results) -> Finding:
+        asked = [outcome.measured["asked"] for outcomes in results.outcomes.values() for outcome in outcomes]
+        return Finding(str(asked), Table("", (), ()), ())
+
+    both = Study("both", "?", "nobody", plan, answer)
+    prepared = prepare(both, scale="smoke", out=tmp_path)
+    for member, folder in prepared.members:
+        describe(member, folder)
+    for member, folder in prepare(TRIAL, scale="smoke", out=tmp_path, seeds=1).members:
+        describe(member, folder)  # another study begins before the first has made anything
+    make_members(prepared)
+    assert conclude(prepared).finding.verdict == "[1, 2]"
+    (folder,) = {folder for _, folder in prepared.members}
+    assert len(list(folder.glob("measured-*.json"))) == 3
+
+
+def test_a_damaged_measurement_says_what_to_do(trial: StudyResult, tmp_path: Path) -> None:
+    shutil.copytree(trial.folder.parent, tmp_path / "out")
+    folder = tmp_path / "out" / MEMBERS / trial.results.outcomes["counting"][0].folder.name
+    (file,) = folder.glob("measured-*.json")
+    for content in ("[]", "{"):
+        file.write_text(content)
+        with pytest.raises(UserError, match="is damaged; remove it and give the same command again"):
+            run_study(TRIAL, scale="smoke", out=tmp_path / "out")
+    file.unlink()
+    assert run_study(TRIAL, scale="smoke", out=tmp_path / "out").finding == trial.finding
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [("model.name=resnet14", "the arms of trial differ in it"), ("seed=7", "say how many with --seeds")],
+)
+def test_what_the_study_asks_cannot_be_set(override: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=reason):
+        prepare(TRIAL, scale="smoke", out=tmp_path, overrides=[override])
+
+
+def test_what_is_asked_otherwise_overwrites_nothing(trial: StudyResult) -> None:
+    out = trial.folder.parent
+    usual = prepare(TRIAL, scale="smoke", out=out).folder
+    others = [
+        prepare(TRIAL, scale="smoke", out=out, overrides=["epochs=2"]).folder,
+        prepare(TRIAL, scale="smoke", out=out, overrides=["epochs=3"]).folder,
+        prepare(TRIAL, scale="smoke", out=out, processes=2).folder,
+        prepare(TRIAL, scale="smoke", out=out, split_seed=1).folder,
+    ]
+    assert len({usual, *others}) == 5
+    assert usual == trial.folder == out / "trial-digits-smoke"
+
+
+def test_the_record_tells_the_arms_and_the_curves(trial: StudyResult) -> None:
+    record = json.loads((trial.folder / "study.json").read_text())
+    assert record["arms"]["plain"]["model"]["name"] == "plain8"
+    assert record["arms"]["counting"] is None
+    assert [len(panel) for panel in record["charts"][0]["panels"]] == [2, 2]
+    assert record["draw"]["train_images"] == 600
+
+
+def test_the_folder_for_studies_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file; name the folder for studies with --out"):
+        prepare(TRIAL, scale="smoke", out=tmp_path / "file")

@@ -15,11 +15,14 @@ from pathlib import Path
 import pytest
 from trial import TRIAL
 
+from residuum.data.facts import DataFacts
 from residuum.errors import UserError
 from residuum.studies import makers
+from residuum.studies.against_published import measured_as_published
 from residuum.studies.engine import MEMBERS, Prepared, StudyResult, conclude, make_members, prepare
 from residuum.studies.makers import Maker, on_ray, quietly, side_by_side, with_torchrun
 from residuum.studies.results import read_outcome
+from residuum.studies.study import Plan, ScaleName
 from residuum.training.interruption import Interrupted
 
 TRIAL_PATH = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
@@ -86,6 +89,21 @@ def test_torchrun_trains_a_member_with_several_processes(tmp_path: Path) -> None
     assert outcome.metrics[0]["images"] == 576
 
 
+def test_under_torchrun_one_process_measures(tmp_path: Path) -> None:
+    """A measure may evaluate the model: with all processes' variables set it would wait for the others for ever."""
+
+    def plan(scale: ScaleName, facts: DataFacts) -> Plan:
+        whole = TRIAL.plan(scale, facts)
+        return measured_as_published(replace(whole, arms=whole.arms[:1]), "1-crop")
+
+    prepared = prepare(replace(TRIAL, plan=plan), scale="smoke", out=tmp_path, seeds=1, processes=2)
+    make_members(prepared, with_torchrun(2))
+    ((member, folder),) = prepared.members
+    outcome = read_outcome(member, folder)
+    assert outcome.measured["images"] == 100
+    assert outcome.measured["top-1"] == pytest.approx(outcome.test_error)
+
+
 def stopping(begun: Callable[[], bool], number: int) -> None:
     """Signal this process as soon as `begun`."""
 
@@ -108,7 +126,7 @@ def test_a_stopped_study_goes_on_where_it_was(
         make_members(prepared, maker, quietly)
     begun = list(tmp_path.glob(f"{MEMBERS}/*/run.json"))
     assert begun
-    assert all(json.loads(file.read_text())["status"] in ("interrupted", "finished") for file in begun)
+    assert all(json.loads(file.read_text())["status"] != "failed" for file in begun)
     make_members(prepared)
     assert_same(conclude(prepared), trial)
 

@@ -69,7 +69,7 @@ def test_a_member_is_read_as_it_was_described(tmp_path: Path) -> None:
     folder = tmp_path / "m"
     given_ = member_of(replace(ARM, measure=count_files, settings={"asked": 7}), 3, Draw("digits", None, 0.1), "ab", 2)
     describe(given_, folder)
-    assert described(folder) == replace(given_, arm="m")
+    assert described(folder) == (replace(given_, arm="m"),)
     (folder / "member.json").write_text("{}")
     with pytest.raises(UserError, match="is no member of a study"):
         described(folder)

@@ -2,20 +2,22 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from depth_results import CIFAR, DIGITS, PHOTOGRAPHS, made_up
 
+from residuum.data.facts import DataFacts
 from residuum.errors import UserError
 from residuum.evaluation.published import CIFAR_10, IMAGENET
 from residuum.records import Table
 from residuum.studies.against_published import Figure, compared
 from residuum.studies.engine import run_study
-from residuum.studies.reproduce import REPRODUCTIONS
+from residuum.studies.reproduce import REPRODUCTIONS, settled
 from residuum.studies.results import Results
-from residuum.studies.study import Finding
+from residuum.studies.study import Finding, Plan, ScaleName
 from residuum.training.recipes import make_run
 
 TABLE_6 = REPRODUCTIONS["table6"]
@@ -87,9 +89,19 @@ def test_other_data_are_never_set_against_the_papers() -> None:
     assert "no z" in finding.notes[0]
 
 
+def _of_8_layers(scale: ScaleName, facts: DataFacts) -> Plan:
+    """Table 6 with one network in the place of all."""
+    whole = TABLE_6.study.plan(scale, facts)
+    run = whole.arms[0].run
+    assert run is not None
+    shallow = replace(run, model=replace(run.model, name="resnet8"))
+    return replace(whole, arms=tuple(replace(arm, run=shallow) for arm in whole.arms))
+
+
 def test_the_measurement_is_the_runs_own_where_the_protocol_is(tmp_path: Path) -> None:
-    changes = ["iterations=4", "model.name=resnet8", "data.augmentation.pad_and_crop=0"]
-    found = run_study(TABLE_6.study, "digits", scale="paper", seeds=1, out=tmp_path, overrides=changes)
+    changes = ["iterations=4", "data.augmentation.pad_and_crop=0"]
+    study = replace(TABLE_6.study, plan=_of_8_layers)
+    found = run_study(study, "digits", scale="paper", seeds=1, out=tmp_path, overrides=changes)
     one = found.results.outcomes["resnet-20"][0]
     assert one.measured["top-1"] == pytest.approx(one.test_error)
     assert (one.measured["data"], one.measured["images"], one.measured["protocol"]) == (None, 359, "1-crop 8")
@@ -162,6 +174,17 @@ def test_figures_share_their_runs_with_tables() -> None:
     assert all(curves[arm.name] == arm.run for arm in TABLE_6.study.plan("paper", CIFAR).arms)
     assert {*REPRODUCTIONS} >= {"figure4", "figure6", "figure7"}
     assert all("prints no figures" in REPRODUCTIONS[name].differs[-1] for name in ("figure4", "figure6", "figure7"))
+
+
+def test_seeds_and_precision_are_told_as_they_are() -> None:
+    plan = REPRODUCTIONS["figure4"].study.plan("paper", PHOTOGRAPHS)
+    assert plan.seeds == REPRODUCTIONS["table2"].study.plan("paper", PHOTOGRAPHS).seeds == 1
+    first = plan.arms[0].run
+    assert first is not None
+    fast = replace(plan, arms=(replace(plan.arms[0], run=replace(first, precision="bf16")),), seeds=3)
+    assert settled(fast) == ("bf16 on today's kernels", "the mean of 3 seeds")
+    assert settled(plan)[1].startswith("one seed")
+    assert first.precision == "fp32"
 
 
 def test_each_has_a_title_a_source_and_says_what_differs() -> None:

@@ -72,6 +72,23 @@ def test_the_verdict_is_made_from_the_numbers(composed: float, added: float, sai
     assert [len(panel) for panel in finding.charts[0].panels] == [5, 5]
 
 
+def test_a_gradient_beyond_all_numbers_explodes_and_only_zero_is_zero() -> None:
+    """JSON has no infinity: None stands for it."""
+    values: dict[str, Any] = {name: measured([1.0] * 3) for name in NAMES}
+    values[NAMES[0]][1] = {"layers": LAYERS, "gradient": [1.0, 1e200, None], "factor": None}
+    values[NAMES[2]][1] = {"layers": LAYERS, "gradient": [1.0, 1e-200, 0.0], "factor": None}
+    finding = STUDY.answer(results_of(STUDY, {}, measured=values))
+    assert f"explodes in {NAMES[0].partition(':')[0]} (x inf)" in finding.verdict
+    assert f"vanishes in {NAMES[2].partition(':')[0]} (x 0.0e+00)" in finding.verdict
+    assert math.isnan(finding.charts[0].panels[0][0].y[-1])
+    assert math.isnan(growth([1, 2], [1.0, math.inf]))
+
+
+def test_what_decides_the_numbers_is_among_the_settings() -> None:
+    for arm in plan("smoke", DIGITS).arms:
+        assert {"layers", "side", "images"} <= arm.settings.keys()
+
+
 def test_composed_the_gradient_vanishes_below_gain_one_and_added_it_does_not(tmp_path: Path) -> None:
     found = run_study(STUDY, scale="smoke", out=tmp_path)
     rows = {row["arm"]: row for row in found.finding.table.records()}

@@ -51,6 +51,15 @@ def test_the_verdict_is_made_from_the_numbers(same: Errors, scaled: Errors, said
     assert len(proportional.x) == (4 if scaled else 3)
 
 
+def test_what_did_not_train_took_no_number_of_updates() -> None:
+    finding = STUDY.answer(results_of(STUDY, dict.fromkeys(ARMS, MIDDLE) | {SCALED: FAILED}))
+    assert "What the same epochs took: 16, rate x 0.25, 22 updates in 2.0 s; 1024, rate x 16, did not train." in (
+        finding.verdict
+    )
+    rows = {row["arm"]: (row["updates"], row["seconds"]) for row in finding.table.records()}
+    assert (rows[SCALED], rows[SAME]) == ((None, None), (22, 2.0))
+
+
 def test_on_the_digits_large_batches_need_the_higher_rate(tmp_path: Path) -> None:
     found = run_study(STUDY, scale="smoke", out=tmp_path)
     trained = {arm: found.results.spread(arm, "train_error").mean for arm in ARMS}

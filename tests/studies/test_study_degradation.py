@@ -1,5 +1,6 @@
 """`degradation`, on the digits for real and on made-up numbers; and `responses`, which takes its runs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ from residuum.studies.members import has_ended
 
 LOW: Errors = [(1.0, 9.0), (1.2, 9.3), (0.9, 9.1)]
 LOWER: Errors = [(0.5, 8.0), (0.6, 8.3), (0.4, 8.1)]
+BLUNT: Errors = [(20.0, 30.0), (90.0, 91.0)]  # much higher, but by two seeds that differ as much
+NOTHING: Errors = [(0.0, 9.0), (0.0, 9.3), (0.0, 9.1)]
+HARDLY: Errors = [(0.05, 9.0), (0.055, 9.3), (0.045, 9.1)]
 HIGH: Errors = [(30.0, 32.0), (33.0, 34.0), (31.0, 36.0)]
 
 
@@ -55,6 +59,16 @@ def test_responses_trains_nothing_that_degradation_has_trained(smoke: StudyResul
         ((LOW[:1], HIGH[:1]), (LOW[:1], LOW[:1]), "Degradation"),
         ((LOW[:1], [(1.5, 9.0)]), (LOW[:1], LOW[:1]), "No degradation"),  # half a point, and one seed
         ((LOW, ()), (LOW, LOWER), "plain-56 does not train at all, its loss is no number, and plain-20 does"),
+        ((LOW, HIGH), ((), ()), "No answer: the residual networks did not train. plain-56 has a training error of"),
+        ((LOW, HIGH), ((), ()), "; of resnet-20 and resnet-56 no seed trained, the loss is no number."),
+        (((), ()), (LOW, LOWER), "No answer: the plain networks did not train"),
+        (((), LOW), (LOW, LOWER), "of plain-20 no seed trained"),
+        (((), ()), ((), ()), "No answer: the plain and the residual networks did not train"),
+        ((LOW, BLUNT), (LOW, LOWER), "worse is not told apart from chance by 2 seeds. "),
+        ((LOW, BLUNT), (LOW, HIGH), "by 2 seeds, while the deeper residual one trains worse"),
+        ((LOW, HIGH), (LOW, BLUNT), "of its residual twin that is not told apart from chance by 2 seeds"),
+        ((LOW, LOW), (LOW, BLUNT), "that the deeper residual one does is not told apart from chance by 2 seeds"),
+        ((NOTHING, HARDLY), (LOW, LOWER), "No degradation is seen"),  # five hundredths of a point, p = 0.003
     ],
 )
 def test_the_verdict_is_made_from_the_numbers(
@@ -65,6 +79,24 @@ def test_the_verdict_is_made_from_the_numbers(
     finding = STUDY.answer(made_up(STUDY, errors))
     assert said in finding.verdict
     assert len(finding.table.rows) == 4
+
+
+@pytest.mark.parametrize("unclear", [BLUNT, ()])
+def test_what_is_not_known_is_never_called_no_degradation(unclear: Errors) -> None:
+    errors = {"plain-20": unclear and LOW, "plain-56": unclear, "resnet-20": LOW, "resnet-56": LOW}
+    assert "No degradation" not in STUDY.answer(made_up(STUDY, errors)).verdict
+
+
+def test_curves_of_validation_images_are_not_called_the_tests() -> None:
+    results = made_up(STUDY, {"plain-20": LOW, "plain-56": HIGH, "resnet-20": LOW, "resnet-56": LOWER})
+    named = STUDY.answer(results).charts[0].panels[0][1].name
+    parted = {
+        arm: tuple(replace(one, evaluations={**one.evaluations, "val": one.evaluations["test"]}) for one in ones)
+        for arm, ones in results.outcomes.items()
+    }
+    chart = STUDY.answer(replace(results, outcomes=parted)).charts[0]
+    assert (named, chart.panels[0][1].name) == ("plain-20, test", "plain-20, validation")
+    assert chart.alt.startswith("Training and validation error")
 
 
 def test_the_charts_are_the_papers_figures() -> None:

@@ -18,12 +18,25 @@ SHALLOW: Errors = [(0.05, 3.0), (0.06, 3.2), (0.04, 3.1)]
         (SHALLOW, [(70.0, 75.0), (72.0, 76.0), (71.0, 74.0)], "hardly trains here"),
         (SHALLOW, [(0.02, 3.1), (0.01, 3.3), (0.03, 3.0)], "may be chance"),
         (SHALLOW, [(0.02, 1.0), (0.01, 1.3), (0.03, 1.1)], "Against the paper, the deeper network tests better"),
+        (SHALLOW[:1], [(0.02, 6.0)], "Whether that is more than chance is not tested"),
         (SHALLOW, [], "resnet-200 does not train: its loss is no number"),
         ([], SHALLOW, "resnet-20 does not train: its loss is no number"),
     ],
 )
 def test_the_verdict_is_made_from_the_numbers(shallow: Errors, deep: Errors, said: str) -> None:
     assert said in STUDY.answer(made_up(STUDY, {"resnet-20": shallow, "resnet-200": deep})).verdict
+
+
+def test_of_a_network_that_learns_nothing_no_overfitting_is_told() -> None:
+    deep: Errors = [(70.0, 75.0), (72.0, 76.0), (71.0, 74.0)]
+    verdict = STUDY.answer(made_up(STUDY, {"resnet-20": SHALLOW, "resnet-200": deep})).verdict
+    assert "points more (p" in verdict
+    assert "overfitting" not in verdict
+
+
+def test_without_a_test_of_chance_none_is_claimed() -> None:
+    verdict = STUDY.answer(made_up(STUDY, {"resnet-20": SHALLOW[:1], "resnet-200": [(0.02, 6.0)]})).verdict
+    assert "may be chance" not in verdict
 
 
 def test_the_papers_networks_stand_beside_their_figures() -> None:

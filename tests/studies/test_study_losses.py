@@ -57,9 +57,22 @@ def test_about_the_share_is_replaced_and_the_seed_decides_which() -> None:
     assert np.array_equal(with_outliers(targets, 0.0, seed=1), targets)
 
 
+SETTINGS = {"model": "resnet8", "epochs": 1, "batch_size": 64, "side": 32, "lr": 0.003}
+
+
+def test_what_decides_the_regressions_numbers_is_among_their_settings() -> None:
+    assert all(SETTINGS.keys() <= arm.settings.keys() for arm in plan("smoke", DIGITS).arms if arm.run is None)
+
+
+def test_fewer_images_than_a_batch_are_one_batch() -> None:
+    few = draw(open_data("digits"), 40, 20)
+    found = measure(Subject(few, 0, {**SETTINGS, "loss": "L2", "outliers": 0.0}))
+    assert all(np.isfinite(value) for value in found.values())
+
+
 def test_the_measure_is_a_function_of_the_seed() -> None:
     digits = draw(open_data("digits"), 200, 50)
-    settings = {"model": "resnet8", "epochs": 1, "batch_size": 64, "loss": "L1", "outliers": 0.1}
+    settings = {**SETTINGS, "loss": "L1", "outliers": 0.1}
     first, second, other = (measure(Subject(digits, seed, settings)) for seed in (0, 0, 1))
     assert first == second
     assert first != other

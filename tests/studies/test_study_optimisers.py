@@ -1,5 +1,6 @@
 """`optimisers`: the plan asks for one thing, the answer follows the numbers, and the digits give a real one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,10 @@ from depth_results import CIFAR, DIGITS, PHOTOGRAPHS, Errors
 from question_results import FAILED, HIGH, LOW, MIDDLE, differing, results_of
 
 from residuum.data.facts import DataFacts
+from residuum.data.sources import open_data
 from residuum.studies.engine import run_study
 from residuum.studies.optimisers import STUDY, plan
+from residuum.studies.samples import draw
 from residuum.studies.study import ScaleName
 
 NAMES = ["GD", "SGD", "momentum", "Nesterov", "L-BFGS", "Adagrad", "Adadelta", "RMSprop", "Adam", "NAdam"]
@@ -35,7 +38,9 @@ def test_every_optimiser_has_three_rates_and_nothing_else_of_its_own(scale: Scal
     for arm in asked.arms:
         assert arm.run is not None
         assert (arm.run.schedule.name, arm.run.optimizer.weight_decay) == ("constant", 0)
-        assert (arm.run.batch_size == facts.images) == arm.name.startswith(("GD", "L-BFGS"))
+        drawn = min(asked.train_images or facts.images, facts.images)
+        is_full = arm.name.startswith(("GD", "L-BFGS"))
+        assert (drawn <= arm.run.batch_size <= min(drawn + facts.classes, facts.images)) == is_full
 
 
 def test_full_batches_are_normalised_in_pieces_of_the_other_batches() -> None:
@@ -43,6 +48,20 @@ def test_full_batches_are_normalised_in_pieces_of_the_other_batches() -> None:
         assert arm.run is not None
         piece = arm.run.batch_size / arm.run.accumulate
         assert piece == pytest.approx(128, rel=0.01)
+
+
+def test_a_full_batch_has_every_drawn_image_and_no_more_pieces_than_these_fill() -> None:
+    few = replace(DIGITS, images=300)
+    for facts, images in ((DIGITS, 500), (few, 300)):
+        runs = {arm.name: arm.run for arm in plan("smoke", facts).arms}
+        whole = runs["GD, 0.5"]
+        assert whole is not None
+        assert images <= whole.batch_size <= images + 10
+        assert whole.accumulate == round(images / 64)
+    drawn = draw(open_data("digits"), 500, None)
+    run = plan("smoke", DIGITS).arms[0].run
+    assert run is not None
+    assert len(drawn.train) <= run.batch_size
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])

@@ -1,5 +1,6 @@
 """`responses`: what is measured of a trained network, and what is said of it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,27 @@ def test_the_verdict_is_made_from_the_numbers(plain: list[float], residual: list
     measured = _rows(plain_20=plain, plain_56=plain, resnet_20=residual, resnet_56=residual)
     errors = {arm: [(1.0, 2.0)] * len(found) for arm, found in measured.items()}
     assert said in STUDY.answer(made_up(STUDY, errors, measured=measured)).verdict
+
+
+def test_seeds_are_compared_with_themselves_and_none_with_what_is_no_number() -> None:
+    means = [1.0, 2.0, 3.0]
+    measured = _rows(plain_20=means, plain_56=means, resnet_20=[1.5, 2.5], resnet_56=[0.5, 0.5, 0.5])
+    errors = {arm: [(1.0, 2.0)] * len(found) for arm, found in measured.items()}
+    results = made_up(STUDY, errors, measured=measured)
+    second, third = (replace(one, seed=one.seed + 1) for one in results.outcomes["resnet-20"])  # the first diverged
+    results = replace(results, outcomes={**results.outcomes, "resnet-20": (second, third)})
+    said = STUDY.answer(results).verdict
+    assert "resnet-20 responds less than plain-20 (2.000 against 2.500 on average, with each of 2 seeds)" in said
+
+
+def test_what_is_no_number_does_not_count_as_larger() -> None:
+    measured = _rows(plain_20=[1.0, 1.0], plain_56=[1.0, 1.0], resnet_20=[0.5, 0.5], resnet_56=[0.4, 0.4])
+    measured["resnet-20"][1] = measured["plain-56"][0] = measured["plain-56"][1] = {"std": [None, 1.0, 1.0]}
+    errors = {arm: [(1.0, 2.0)] * 2 for arm in measured}
+    finding = STUDY.answer(made_up(STUDY, errors, measured=measured))
+    assert "resnet-20 responds less than plain-20 (0.500 against 1.000 on average, one seed, 1 more" in finding.verdict
+    assert "resnet-56 cannot be compared with plain-56: no seed of both has finite responses" in finding.verdict
+    assert finding.table.rows[1][2:] == (None, None, None, None, None, 0)
 
 
 def test_the_figure_has_the_layers_in_order_and_sorted() -> None:

@@ -3,7 +3,8 @@
 from depth_results import CIFAR, DIGITS, PHOTOGRAPHS, made_up
 
 from residuum.models.shortcuts import SHORTCUTS
-from residuum.studies.shortcuts import KINDS, STUDY, plan, published
+from residuum.studies.results import Contrast
+from residuum.studies.shortcuts import KINDS, STUDY, _against_identity, plan, published
 
 
 def test_every_kind_of_shortcut_is_an_arm_of_one_network() -> None:
@@ -43,6 +44,32 @@ def test_the_verdict_names_what_is_worse_and_better_by_more_than_chance() -> Non
     found = STUDY.answer(made_up(STUDY, {**errors, "dropout": worse, "B": better})).verdict
     assert "worse than the identity (A): dropout (by 9.90 points)" in found
     assert "better than the identity (A): B (by 3.07 points)" in found
+
+
+def _contrast(kind: str, difference: float, p: float | None, seeds: int) -> Contrast:
+    test = "paired t-test over 3 seeds" if seeds > 1 else "McNemar's test, one seed"
+    return Contrast("A", kind, "test_error", (5.0, 5.0 + difference), p, test if p is not None else "", seeds)
+
+
+def test_many_comparisons_are_corrected_for() -> None:
+    """Of seven comparisons one at p = 0.03 is no finding: it comes up in every fifth study of equals."""
+    ps = dict.fromkeys(KINDS[1:], 0.5)
+    one = [_contrast(kind, 1.0, p, seeds=3) for kind, p in {**ps, "B": 0.03}.items()]
+    assert _against_identity(one) == (
+        "None differs from the identity (A) by more than chance "
+        "(paired t-test over 3 seeds; Holm's correction for 7 comparisons)."
+    )
+    clear = _against_identity([_contrast(kind, 1.0, p, seeds=3) for kind, p in {**ps, "B": 0.007}.items()])
+    assert clear.startswith("By more than chance, worse than the identity (A): B (by 1.00 points) (paired")
+
+
+def test_one_seed_tells_of_the_test_images_alone() -> None:
+    said = _against_identity([_contrast("B", -1.0, 0.001, seeds=1), _contrast("C", 1.0, 0.6, seeds=1)])
+    assert said == (
+        "By more than the luck of the test images, better than the identity (A): B (by 1.00 points) "
+        "(McNemar's test, one seed; Holm's correction for 2 comparisons)."
+    )
+    assert "not tested" in _against_identity([_contrast("B", -1.0, None, seeds=1)])
 
 
 def test_what_does_not_train_is_said() -> None:

@@ -84,6 +84,28 @@ def test_the_verdict_is_made_from_the_numbers() -> None:
     assert "a signal from 0.1 in the first layer to 90 in the last" in bare
 
 
+def test_what_is_beyond_all_numbers_explodes() -> None:
+    """JSON has no infinity: None stands for it."""
+    endless: Any = signals([1.0, 1.0], [0.1, 0.2], 3) | {"gradient": [[0.1, 0.2], [1e-9, None], [0.1, 0.2]]}
+    assert found(HEALTHY, endless).count("But it explodes: while training it is beyond all numbers.") == 1
+    at_first: Any = signals([1.0, 1.0], [1e-9, 0.2]) | {"gradient": [[1e-9, None]], "std": [[1.0, None]]}
+    assert "But it explodes: untrained it is beyond all numbers." in found(at_first, HEALTHY)
+    bare = found(HEALTHY, HEALTHY, at_first)
+    assert "resnet-56, no BN has exploding gradients (1.0e-09 to inf of the weights)" in bare
+    assert "a signal from 1 in the first layer to inf in the last" in bare
+
+
+def test_of_seeds_whose_checkpoints_differ_the_common_ones_are_taken() -> None:
+    measured = {key: [HEALTHY] for key in (*NAMES, *(f"{name}, untrained" for name in NAMES))}
+    first, second = (signals([1.0, 1.0], [0.1, 0.2], 4) for _ in range(2))
+    second = {**second, "steps": [0, 2, 3, 5], "gradient": [[0.1, 0.2], [0.3, 0.4], [0.5, 0.6], [0.7, 0.8]]}
+    measured[NAMES[0]] = [first, second]
+    errors = {key: [(1.0, 2.0)] * len(measured[key]) for key in NAMES}
+    *_, training = STUDY.answer(made_up(STUDY, errors, measured=measured)).charts
+    assert training.panels[1][0].x == (0.0, 2.0, 3.0)
+    assert training.panels[1][0].y == pytest.approx((0.1, 0.2, 0.3))
+
+
 def test_what_diverged_is_still_shown_untrained() -> None:
     measured = {key: [HEALTHY] for key in (*NAMES, *(f"{name}, untrained" for name in NAMES))}
     results = made_up(STUDY, {key: [(1.0, 2.0)] for key in NAMES[:3]}, measured=measured)

@@ -14,6 +14,7 @@ from residuum.records import Table
 
 if TYPE_CHECKING:
     from residuum.studies.reproduce import Reproduction
+    from residuum.studies.study import Plan
 
 
 def reproduce(
@@ -65,7 +66,7 @@ def reproduce(
         overrides=overrides_of(changes, device, precision),
         root=None if root is None else str(root),
     )
-    for line in _differences(chosen, spec, changes or [], nproc):
+    for line in _differences(chosen, prepared.plan, spec, changes or [], nproc):
         print(f"differs: {line}", file=sys.stderr)
     introduce(prepared, with_time=True)
     if not dry_run:
@@ -88,8 +89,10 @@ def _list(as_json: bool) -> None:
         print_table(table)
 
 
-def _differences(chosen: "Reproduction", spec: str, changes: list[str], nproc: int) -> list[str]:
-    lines = list(chosen.differs)
+def _differences(chosen: "Reproduction", plan: "Plan", spec: str, changes: list[str], nproc: int) -> list[str]:
+    from residuum.studies.reproduce import settled
+
+    lines = [*chosen.differs, *settled(plan)]
     if nproc > 1:
         lines[0] = f"{nproc} processes share each batch, and each normalises over its part of it"
     if chosen.data is not None and spec != chosen.data:

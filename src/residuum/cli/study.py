@@ -11,6 +11,7 @@ from residuum.cli.messages import printable_table
 from residuum.cli.report import REPORT
 from residuum.cli.startup import import_torch
 from residuum.errors import UserError, counted, unknown_name
+from residuum.files import read_json, write_text
 from residuum.records import Table
 
 if TYPE_CHECKING:
@@ -80,9 +81,10 @@ def study(
         val_fraction=val_fraction,
         split_seed=split_seed,
     )
-    introduce(prepared, with_time=dry_run or scale != "smoke")
+    maker = chosen_maker(prepared, jobs, nproc, on)
+    introduce(prepared, with_time=dry_run or scale != "smoke", as_json=dry_run and as_json)
     if not dry_run:
-        tell(carry_out(prepared, chosen_maker(prepared, jobs, nproc, on)), as_json)
+        tell(carry_out(prepared, maker), as_json)
 
 
 def overrides_of(changes: list[str] | None, device: str | None, precision: str | None) -> list[str]:
@@ -107,6 +109,7 @@ def list_studies(as_json: bool = False) -> None:
 
 def chosen_maker(prepared: "Prepared", jobs: int | None, nproc: int, on: str | None) -> "Maker":
     """Where the members are made, from the flags. Raises UserError for flags that do not go together."""
+    from residuum.hardware import choose_device
     from residuum.studies.makers import here, on_ray, side_by_side, usual_jobs, with_torchrun
 
     if on not in (None, "ray"):
@@ -119,12 +122,19 @@ def chosen_maker(prepared: "Prepared", jobs: int | None, nproc: int, on: str | N
         return on_ray
     if nproc > 1:
         return with_torchrun(nproc)
-    number = min(jobs or usual_jobs(), len(prepared.missing))
-    return here if number <= 1 else side_by_side(number)
+    devices = {member.run.device for member, _ in prepared.members if member.run is not None}
+    for device in devices:
+        choose_device(device)  # a wrong one is refused before anything runs
+    number = min(jobs or usual_jobs(devices), len(prepared.missing))
+    return here if number <= 1 else side_by_side(number, devices)
 
 
-def introduce(prepared: "Prepared", with_time: bool) -> None:
-    """Say on stderr what is about to happen and what it costs; `with_time` after some seconds of trying."""
+def introduce(prepared: "Prepared", with_time: bool, as_json: bool = False) -> None:
+    """Say on stderr what is about to happen and what it costs; `with_time` after some seconds of trying.
+
+    as_json: on stdout, as one object.
+    """
+    from residuum.report.terminal import print_json
     from residuum.studies.cost import cost, timed
 
     study, missing = prepared.study, len(prepared.missing)
@@ -132,11 +142,20 @@ def introduce(prepared: "Prepared", with_time: bool) -> None:
     made = f", {len(prepared.members) - missing} of them made before" if missing < len(prepared.members) else ""
     lines = [
         f"study: {study.name}: {study.question} ({study.source})",
-        f"data: {prepared.images.spec}: {images} images",
+        f"data: {prepared.data}: {images} images",
         f"members: {len(prepared.plan.arms)} arms x {counted(prepared.plan.seeds, 'seed')}{made}",
     ]
-    found = cost(prepared)
-    for line in (*lines, *(timed(found) if with_time else found).lines()):
+    found = timed(cost(prepared)) if with_time else cost(prepared)
+    if as_json:
+        record = {
+            "study": study.name,
+            "data": prepared.data,
+            "images": prepared.counts,
+            "members": len(prepared.members),
+        }
+        print_json({**record, "missing": missing, "cost": found})
+        return
+    for line in (*lines, *found.lines()):
         print(line, file=sys.stderr)
 
 
@@ -157,15 +176,12 @@ def carry_out(prepared: "Prepared", maker: "Maker") -> "StudyResult":
         print("stopped; everything is saved, the same command goes on from there", file=sys.stderr)
         raise typer.Exit(interruption.exit_code) from None
     result = conclude(prepared)
-    from residuum.files import write_text
-
-    write_text(result.folder / REPORT, page_html(study_page(result, tuple(sys.argv))))
+    write_text(result.folder / REPORT, page_html(study_page(result, ("residuum", *sys.argv[1:]))))
     return result
 
 
 def tell(result: "StudyResult", as_json: bool) -> None:
     """The answer on stdout."""
-    from residuum.files import read_json
     from residuum.report.terminal import print_json, print_table
 
     if as_json:

@@ -1,5 +1,8 @@
 """`residuum.diagnose`: any module and a batch to a verdict."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,7 +13,7 @@ from residuum.diagnosis.verdict import Diagnosis, judge
 from residuum.errors import UserError
 from residuum.randomness import derived_seed
 
-Batch = Tensor | tuple[Tensor, Tensor]
+Batch = Tensor | Sequence[Tensor]
 
 
 def diagnose(
@@ -23,33 +26,78 @@ def diagnose(
 ) -> Diagnosis:
     """Whether a network is fit to be trained, and if not, why and what helps: one forward and one backward pass.
 
-    module: any; nothing of it changes. batch: what it takes, (N, ...) with N of at least 2, better 32 or more; or a
-    pair of that and labels. labels: for `loss(output, labels)`, a mean over images; without a loss, cross-entropy of
-    labels (N,). Without labels an output (N, K) is measured against labels drawn at random (seeded), as in an
-    untrained network they might as well be; any other output against a random direction in its space, the mean over
-    images of its product with one of length one. lr: the learning rate that it is to be trained with: then the length
-    of a step is judged, too.
-    Raises UserError for a batch that is none, and for modules whose weights do not have a shape yet.
+    module: any that takes one tensor; one of several inputs is wrapped in a module that takes one and fills in the
+    others. Nothing of it changes, but what it does itself to its weights in its forward pass. batch: what it takes,
+    (N, ...) with N of at least 2, better 32 or more, not all the same, moved to its device and floating type; or a
+    pair of that and labels, as a DataLoader gives it. labels: for `loss(output, labels)`, a mean over images; without
+    a loss, cross-entropy of whole numbers (N,) for an output (N, K), K of at least 2. Without labels such an output is
+    measured against labels drawn at random (seeded), as in an untrained network they might as well be; any other
+    output against a random direction in its space, the mean over images of its product with one of length one. lr: the
+    learning rate that it is to be trained with: then the length of a step is judged, too.
+    Raises UserError for a batch, labels or a rate that are none, and for modules that cannot be looked into, or whose
+    weights do not have a shape or values yet.
     """
-    images, given = batch if isinstance(batch, tuple) else (batch, labels)
-    if not isinstance(images, Tensor):
-        raise UserError(f"a batch of {type(images).__name__}; give a tensor (N, ...), or a pair of it and labels")
-    device = next((parameter.device for parameter in module.parameters()), images.device)
-    images = images.to(device)
+    if lr is not None and not 0 <= lr < math.inf:
+        raise UserError(f"a learning rate of {lr}; give a finite number of at least 0, or leave lr out")
+    images, given = _pair(batch, labels)
+    images = _as_taken(module, images)
     if given is None and loss is not None:
         raise UserError("a loss of its own, and no labels to measure against; give both, or neither")
     if given is None:
         return judge(probe(module, images, torch.empty(0), loss=_without_labels), lr)
-    return judge(probe(module, images, given.to(device), loss=loss or _of_first), lr)
+    return judge(probe(module, images, given, loss=_cross_entropy if loss is None else _with_labels_there(loss)), lr)
 
 
-def _of_first(output: object, labels: Tensor) -> Tensor:
-    """Cross-entropy of the first tensor of the output."""
-    return F.cross_entropy(_first(output), labels)
+def _pair(batch: Batch, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Images and labels, if any."""
+    parts: Sequence[object] = batch if isinstance(batch, (list, tuple)) else [batch]
+    if len(parts) not in (1, 2):
+        raise UserError(f"a batch of {len(parts)} parts; give a tensor (N, ...), or a pair of it and labels")
+    if len(parts) == 2 and labels is not None:
+        raise UserError("labels in the batch and labels= beside it; give one of them")
+    images, given = parts if len(parts) == 2 else (parts[0], labels)
+    if not isinstance(images, Tensor):
+        raise UserError(f"a batch of {type(images).__name__}; give a tensor (N, ...), or a pair of it and labels")
+    if given is not None and not isinstance(given, Tensor):
+        raise UserError(f"labels of {type(given).__name__}; give a tensor: torch.as_tensor(labels)")
+    return images, given
+
+
+def _as_taken(module: nn.Module, images: Tensor) -> Tensor:
+    """The images where the network is and, if floating, of its type. Raises UserError if all are the same."""
+    if images.ndim and len(images) > 1 and (images == images[:1]).all():
+        example = ", ".join(map(str, (32, *images.shape[1:])))
+        raise UserError(f"all images of the batch are the same; give different ones, such as torch.randn({example})")
+    weight = next((one for one in module.parameters() if one.is_floating_point() and not one.is_meta), images)
+    return images.to(weight.device, weight.dtype if images.is_floating_point() else images.dtype)
+
+
+def _with_labels_there(loss: Loss) -> Loss:
+    return lambda output, labels: loss(output, labels.to(_first(output).device))
+
+
+def _cross_entropy(output: object, labels: Tensor) -> Tensor:
+    """Of the first tensor of the output. Raises UserError where it is no classifier's, or where labels do not fit."""
+    values = _first(output)
+    shape, is_whole = tuple(labels.shape), not (labels.is_floating_point() or labels.is_complex())
+    if values.ndim != 2 or values.shape[1] < 2 or not is_whole or labels.dtype == torch.bool or labels.ndim != 1:
+        raise UserError(
+            f"labels {shape} of {labels.dtype} for an output {tuple(values.shape)}; cross-entropy takes whole numbers "
+            "(N,) for (N, K), K of at least 2; else give a loss of your own: loss=F.mse_loss, or "
+            "loss=F.cross_entropy for an output of more dimensions"
+        )
+    if len(labels) != len(values):
+        raise UserError(f"{len(labels)} labels for {len(values)} outputs; give one for each")
+    low, high, classes = int(labels.min()), int(labels.max()), values.shape[1]
+    if low < 0 or high >= classes:
+        raise UserError(f"labels from {low} to {high} for {classes} outputs; give numbers from 0 to {classes - 1}")
+    return F.cross_entropy(values, labels.to(values.device, torch.int64))
 
 
 def _without_labels(output: object, labels: Tensor) -> Tensor:
     values, draw = _first(output), torch.Generator().manual_seed(derived_seed(0, "diagnosis"))
+    if not values.ndim:
+        raise UserError("the network returns one number for all images; give the part of it that returns one for each")
     if values.ndim == 2 and values.shape[1] > 1:
         drawn = torch.randint(values.shape[1], (len(values),), generator=draw)
         return F.cross_entropy(values, drawn.to(values.device))

@@ -86,7 +86,8 @@ class Probe:
     """Facts of one forward and one backward pass, in order of execution.
 
     loss: its value, per image; images: how many there were; input_std and input_variation: of the batch itself, as a
-    layer's; output_std, output_variation: of what the network returned (a first tensor, where several).
+    layer's; output_std, output_variation: of what the network returned (a first tensor, where several). input_spread,
+    output_spread: the root mean square of how far elements are from their mean over images, in their own units.
     """
 
     layers: tuple[LayerFacts, ...]
@@ -97,3 +98,5 @@ class Probe:
     input_variation: float
     output_std: float
     output_variation: float
+    input_spread: float
+    output_spread: float

@@ -55,6 +55,14 @@ def variation(values: Tensor, images: int) -> float:
     return (kept - kept.mean(dim=0)).square().sum(dim=1).mean().item()  # 1 - |mean|^2, of which nothing cancels
 
 
+def spread(values: Tensor, images: int) -> float:
+    """How far images are apart, in the units of the values: the root mean square of each element's distance from its
+    mean over images. An offset that all images share does not count. NaN where no axis tells images.
+    """
+    found = rows(values, images)
+    return math.nan if found is None else found.var(dim=0, correction=0).mean().sqrt().item()
+
+
 def lengths(values: Tensor, images: int) -> Tensor | None:
     """(images,) norms of what belongs to each image; None where no axis tells."""
     found = rows(values, images)

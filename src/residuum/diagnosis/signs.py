@@ -14,11 +14,12 @@ _WEIGHTED = ("convolution", "linear", "attention", "other")
 class Signs:
     """What a network's facts come to. NaN where nothing tells.
 
-    depth: convolutions, linear layers and the like, in calls. growth: the median sensitivity of the first quarter of
-    the layers over that of the last: how much the gradient grows on its way back, free of how each layer is scaled.
-    blocked: whether no gradient at all comes to the first quarter. told: the part of the output's standard deviation
-    that differs from image to image. alike: 1 - the variation between images in the last quarter before the output
-    (its median). swelling: the largest standard deviation within the network over the input's (or over 1).
+    depth: the layers, in calls of convolutions, linear layers and the like, those side by side, too. growth: the median
+    sensitivity of the first quarter of the layers over that of the last: how much the gradient grows on its way back,
+    free of how each layer is scaled. blocked: whether no gradient at all comes to the first quarter. told: how far
+    outputs are apart from image to image (root mean square); what all have in common does not count. alike: 1 - the
+    variation between images in the last quarter before the output (its median). swelling: the largest standard
+    deviation within the network over the input's (or over 1).
     dead, dead_layers: the mean share of dead units over the rectified layers, and the share of these layers of which
     nine tenths are dead. saturated: the mean share of saturated outputs over all layers with an activation.
     unnormalised: the median over batch normalisations of the share of channels whose variance is below eps.
@@ -49,7 +50,7 @@ def signs_of(probe: Probe) -> Signs:
         depth=sum(layer.kind in _WEIGHTED for layer in probe.layers),
         growth=_growth(probe.layers),
         blocked=_is_blocked(probe.layers),
-        told=probe.output_std * math.sqrt(max(probe.output_variation, 0.0)),
+        told=probe.output_spread,
         alike=1 - variation,
         swelling=max((layer.std for layer in body), default=math.nan) / max(probe.input_std, 1.0),
         dead=sum(shares) / len(shares) if shares else math.nan,

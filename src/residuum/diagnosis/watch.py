@@ -75,16 +75,22 @@ class Watch(TorchFunctionMode):
         self._hooks: list[RemovableHandle] = []
 
     def __enter__(self) -> Self:
-        for path, module in self.network.named_modules():
-            self._hooks += [
-                module.register_forward_pre_hook(self._begins(path, layer_kind(module)), with_kwargs=True),
-                module.register_forward_hook(self._ends),
-            ]
-        super().__enter__()  # type: ignore[no-untyped-call]
+        try:
+            for path, module in self.network.named_modules():
+                begins = self._begins(path, layer_kind(module))
+                self._hooks.append(module.register_forward_pre_hook(begins, with_kwargs=True))
+                self._hooks.append(module.register_forward_hook(self._ends))
+            super().__enter__()  # type: ignore[no-untyped-call]
+        except BaseException:
+            self._remove_hooks()
+            raise
         return self
 
     def __exit__(self, *reason: object) -> None:
         super().__exit__(*reason)  # type: ignore[no-untyped-call]
+        self._remove_hooks()
+
+    def _remove_hooks(self) -> None:
         for hook in self._hooks:
             hook.remove()
 

@@ -8,9 +8,10 @@ from typing import Unpack
 
 from torch import Tensor, nn
 
+from residuum.errors import UserError
 from residuum.models.shortcuts import Projection, ShortcutBuilder, option_a
 from residuum.models.trunk import Options, ResNet, cifar_stem
-from residuum.models.units import Basic
+from residuum.models.units import Basic, relu
 
 
 class BNAfterAddition(Basic):
@@ -43,6 +44,15 @@ class ReLUBeforeAddition(Basic):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.downsample(x, self.residual(x))
+
+    def zero_residual(self) -> None:
+        """As in the original unit. Raises UserError with ReLU, whose gradient at zero is zero: F would stay zero."""
+        if self.activation is relu:
+            raise UserError(
+                "zero_gamma with a ReLU before the addition: no gradient would ever reach the branches; leave "
+                "zero_gamma out, or take the activation tanh"
+            )
+        super().zero_residual()
 
 
 class ReLUPreActivation(Basic):

@@ -18,7 +18,8 @@ from residuum.models.catalogue import create_model
 from residuum.models.trunk import ResNet
 from residuum.randomness import derived_seed
 from residuum.records import Cell, Chart, Series, Table
-from residuum.studies.results import Outcome, Results, spread
+from residuum.studies.measured import sizes
+from residuum.studies.results import Results, spread
 from residuum.studies.study import Arm, Finding, Plan, ScaleName, Study, Subject
 
 Function = Callable[[Tensor], Tensor]
@@ -26,9 +27,11 @@ Function = Callable[[Tensor], Tensor]
 _COMPOSED, _ADDED = "y = g(x)", "y = x + g(x)"
 _GAINS = (0.2, 0.8, 1.25)
 _UNITS = {"with BN": "batch", "without BN": "none"}
-_DEPTHS = (2, 4, 8, 16, 32, 64, 100)  # layers
-_SIDE = 16  # pixels: an image is 256 numbers to a linear layer
-_IMAGES = 16
+_SETTINGS: dict[str, Any] = {
+    "layers": [2, 4, 8, 16, 32, 64, 100],
+    "side": 16,  # pixels: an image is 256 numbers to a linear layer
+    "images": 16,
+}
 _LOST = 1e-3  # a gradient below this share of itself has vanished, above its inverse exploded
 
 
@@ -39,7 +42,7 @@ def plan(scale: ScaleName, facts: DataFacts) -> Plan:
         f"basic unit, {name}": {"kind": "unit", "normalisation": kind} for name, kind in _UNITS.items()
     }
     arms = tuple(
-        Arm(f"{name}: {joined}", measure=measure, settings={**settings, "added": joined == _ADDED})
+        Arm(f"{name}: {joined}", measure=measure, settings={**_SETTINGS, **settings, "added": joined == _ADDED})
         for name, settings in {**linear, **units}.items()
         for joined in (_COMPOSED, _ADDED)
     )
@@ -47,24 +50,23 @@ def plan(scale: ScaleName, facts: DataFacts) -> Plan:
 
 
 def measure(subject: Subject) -> Mapping[str, Any]:
-    """The gradient at the input of chains of 2 to 100 layers, over the one put in at their output.
+    """The gradient at the input of chains of `layers`, over the one put in at their output.
 
     "layers" and "gradient" over the depth, in float64; "factor": the fitted growth a layer. The first L functions of
     one chain are the chain of L layers.
     """
     settings, images = subject.settings, _images(subject)
+    depths, added = settings["layers"], settings["added"]
     with torch.random.fork_rng():
         torch.manual_seed(derived_seed(subject.seed, "additive-gradient"))
         if settings["kind"] == "linear":
             x, step = images.flatten(1), 1
-            chain: Sequence[Function] = linear_chain(
-                max(_DEPTHS), x.shape[1], settings["gain"], added=settings["added"]
-            )
+            chain: Sequence[Function] = linear_chain(max(depths), x.shape[1], settings["gain"], added=added)
         else:
-            x, step, chain = *_stem(images), _unit_chain(settings["normalisation"], added=settings["added"])
+            x, step, chain = *_stem(images), _unit_chain(max(depths) // 2, settings["normalisation"], added=added)
         direction = torch.randn_like(x)
-    gradients = [gradient_ratio(chain[: depth // step], x, direction) for depth in _DEPTHS]
-    return {"layers": list(_DEPTHS), "gradient": gradients, "factor": growth(_DEPTHS, gradients)}
+    gradients = [gradient_ratio(chain[: depth // step], x, direction) for depth in depths]
+    return {"layers": depths, "gradient": gradients, "factor": growth(depths, gradients)}
 
 
 def gradient_ratio(chain: Sequence[Function], x: Tensor, direction: Tensor) -> float:
@@ -78,8 +80,11 @@ def gradient_ratio(chain: Sequence[Function], x: Tensor, direction: Tensor) -> f
 
 
 def growth(layers: Sequence[int], gradients: Sequence[float]) -> float:
-    """The factor a layer of the exponential that fits best in the logarithm (least squares); NaN where one is 0."""
-    if min(gradients) <= 0:
+    """The factor a layer of the exponential that fits best in the logarithm (least squares).
+
+    NaN where a gradient is 0 or infinite.
+    """
+    if min(gradients) <= 0 or not all(map(math.isfinite, gradients)):
         return math.nan
     return float(np.exp(np.polyfit(layers, np.log(gradients), 1)[0]))
 
@@ -102,9 +107,8 @@ def _plus_input(g: Function, x: Tensor) -> Tensor:
     return x + g(x)
 
 
-def _unit_chain(normalisation: str, *, added: bool) -> list[nn.Module]:
-    """Fifty basic units of one width, of two layers each, with their shortcut or without."""
-    units = max(_DEPTHS) // 2
+def _unit_chain(units: int, normalisation: str, *, added: bool) -> list[nn.Module]:
+    """Basic units of one width, of two layers each, with their shortcut or without."""
     shortcut = "A" if added else "none"
     network = create_model(f"resnet{6 * units + 2}", shortcut=shortcut, normalisation=normalisation)
     assert isinstance(network, ResNet)
@@ -119,14 +123,14 @@ def _stem(images: Tensor) -> tuple[Tensor, int]:
 
 
 def _images(subject: Subject) -> Tensor:
-    """(N, 1, 16, 16) float64: test images in grey, of mean 0 and variance 1 in all."""
+    """(N, 1, S, S) float64: `images` test images in grey of `side` pixels, of mean 0 and variance 1 in all."""
     _, split = subject.dataset.held_out()
-    view = Preprocessing(1, _SIDE, mean=(0.0,), std=(1.0,)).view
+    view = Preprocessing(1, subject.settings["side"], mean=(0.0,), std=(1.0,)).view
     pictures: list[NDArray[np.uint8]] = []
     for index in np.random.default_rng(subject.seed).permutation(len(split)):
         with suppress(BadImage):  # another one will do
             pictures.append(view(split.read(int(index), 1)))
-        if len(pictures) == _IMAGES:
+        if len(pictures) == subject.settings["images"]:
             break
     images = torch.from_numpy(np.stack(pictures)).double()
     return ((images - images.mean()) / images.std()).permute(0, 3, 1, 2)
@@ -152,13 +156,17 @@ def answer(results: Results) -> Finding:
 
 
 def _deepest(results: Results, arm: str) -> float:
-    """The geometric mean over the seeds."""
-    logarithms = [math.log(outcome.measured["gradient"][-1]) for outcome in results.outcomes[arm] if _is_known(outcome)]
-    return math.exp(sum(logarithms) / len(logarithms)) if logarithms else 0.0
+    """The geometric mean over the seeds, after the most layers."""
+    return float(_means(results, arm)[-1])
 
 
-def _is_known(outcome: Outcome) -> bool:
-    return bool(outcome.measured["gradient"][-1])  # a gradient of 0 has no logarithm, one beyond numbers is None
+def _means(results: Results, arm: str) -> NDArray[np.float64]:
+    """The geometric mean over the seeds at each depth: 0 where one is 0, infinite where one is beyond all numbers."""
+    gradients = np.array([sizes(one.measured["gradient"]) for one in results.outcomes[arm]])
+    with np.errstate(divide="ignore"):
+        logarithms = np.log(gradients)
+    # Of 0 and infinity there is no mean: that it exploded at all is what counts.
+    return np.exp(np.where(np.isposinf(logarithms).any(axis=0), np.inf, logarithms).mean(axis=0))
 
 
 def _fate(ratio: float) -> str:
@@ -194,10 +202,15 @@ def _table(results: Results) -> Table:
 
 def _row(results: Results, arm: str) -> tuple[Cell, ...]:
     outcomes = results.outcomes[arm]
-    factor = spread(outcome.measured["factor"] or math.nan for outcome in outcomes)
+    factor = spread(_known(outcome.measured["factor"]) for outcome in outcomes)
     settings = next(one.settings for one in results.plan.arms if one.name == arm)
     std = None if math.isnan(factor.std) else factor.std
-    return arm, f"{_deepest(results, arm):.1e}", factor.mean, std, _expected(settings), len(outcomes)
+    mean = factor.mean if factor.n else None
+    return arm, f"{_deepest(results, arm):.1e}", mean, std, _expected(settings), len(outcomes)
+
+
+def _known(factor: float | None) -> float:
+    return math.nan if factor is None else factor
 
 
 def _expected(settings: Mapping[str, Any]) -> float | None:
@@ -218,10 +231,8 @@ def _chart(results: Results, pairs: Sequence[str]) -> Chart:
 
 def _line(results: Results, arm: str, name: str, number: int) -> Series:
     """The geometric mean over the seeds, depth by depth."""
-    layers = results.outcomes[arm][0].measured["layers"]
-    gradients = np.array([one.measured["gradient"] for one in results.outcomes[arm]], dtype=float)
-    with np.errstate(divide="ignore"):
-        means = np.exp(np.log(gradients).mean(axis=0))
+    layers, means = results.outcomes[arm][0].measured["layers"], _means(results, arm)
+    means = np.where(np.isfinite(means), means, np.nan)  # a gap
     joined = arm.removeprefix(f"{name}: ")
     label = f"gradient at the input over that at the output, {joined}"
     return Series(name, tuple(map(float, layers)), tuple(means.tolist()), "layers", label, run=number, has_markers=True)

@@ -4,6 +4,7 @@ import math
 
 from residuum.data.facts import DataFacts
 from residuum.records import Chart
+from residuum.studies.effort import effort_in_words, seconds, updates
 from residuum.studies.ranking import order_in_words
 from residuum.studies.results import Results, arms_table, contrast, in_words, over
 from residuum.studies.small_images import cifar_plan, cifar_run
@@ -61,7 +62,7 @@ def answer(results: Results) -> Finding:
         table=arms_table(
             results,
             "Batch sizes in equally many epochs",
-            {"updates": lambda arm: _updates(results, arm), "seconds": lambda arm: _seconds(results, arm)},
+            {"updates": lambda arm: updates(results, arm), "seconds": lambda arm: seconds(results, arm)},
         ),
         charts=(Chart("Error over the batch size", tuple(filter(None, panels)), alt),) if any(panels) else (),
         notes=(
@@ -73,20 +74,10 @@ def answer(results: Results) -> Finding:
     )
 
 
-def _updates(results: Results, arm: str) -> int:
-    return max((int(outcome.metrics[-1]["step"]) for outcome in results.finished(arm) if outcome.metrics), default=0)
-
-
-def _seconds(results: Results, arm: str) -> float:
-    """The mean over the seeds that came to an end; 0 where none did."""
-    seconds = [outcome.seconds for outcome in results.finished(arm)]
-    return sum(seconds) / max(1, len(seconds))
-
-
 def _costs(results: Results) -> str:
     ends = [_name(size, True) for size in (_SIZES[0], _SIZES[-1])]
-    told = [f"{_updates(results, arm):,} updates and {_seconds(results, arm):.1f} s ({arm})" for arm in ends]
-    return f"The same epochs are {told[0]} or {told[1]}."
+    told = [f"{arm}, {effort_in_words(results, arm)}" for arm in ends]
+    return f"What the same epochs took: {'; '.join(told)}."
 
 
 STUDY = Study(

@@ -2,11 +2,11 @@
 
 from residuum.data.facts import DataFacts
 from residuum.records import Chart
+from residuum.studies.effort import multiply_adds
 from residuum.studies.ranking import order_in_words
 from residuum.studies.results import Results, arms_table, contrast, error_chart, in_words, over
 from residuum.studies.small_images import cifar_run
 from residuum.studies.study import Arm, Finding, Plan, ScaleName, Study
-from residuum.studies.work import size_of
 
 _TEMPLATES = ("1x64d", "2x40d", "4x24d", "8x14d", "32x4d")  # Xie et al. 2017, table 2
 _SETTINGS: dict[ScaleName, tuple[str, ...]] = {
@@ -30,7 +30,7 @@ def plan(scale: ScaleName, facts: DataFacts) -> Plan:
 
 def answer(results: Results) -> Finding:
     """The test error over the cardinality; 32 paths against one."""
-    costs = {name: _multiply_adds(results, name) for name in _TEMPLATES}
+    costs = {name: multiply_adds(results, name) for name in _TEMPLATES}
     x = {name: float(name.partition("x")[0]) for name in _TEMPLATES}
     lines = over(results, x, {"test error": _TEMPLATES}, "test_error", "cardinality", "test error [%]")
     alt = "Test error over the cardinality, at about equal multiply-adds"
@@ -46,11 +46,6 @@ def answer(results: Results) -> Finding:
             "ImageNet: other networks on other images, whose order is the question here and whose numbers are not",
         ),
     )
-
-
-def _multiply_adds(results: Results, arm: str) -> int:
-    first = results.outcomes[arm][0]
-    return 0 if first.run is None else size_of(first.run, len(first.classes)).multiply_adds
 
 
 STUDY = Study(

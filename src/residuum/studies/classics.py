@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from residuum.data.facts import DataFacts
 from residuum.records import Cell, Chart
+from residuum.studies.effort import multiply_adds
 from residuum.studies.ranking import order_in_words, ranked
 from residuum.studies.results import Results, arms_table, error_chart, over, parameters
 from residuum.studies.settings import base_run, is_large
 from residuum.studies.study import Arm, Finding, Plan, ScaleName, Study
-from residuum.studies.work import size_of
 from residuum.training.run import Run
 
 
@@ -60,7 +60,7 @@ def _run(scale: ScaleName, facts: DataFacts, classic: _Classic) -> Run:
 
 def answer(results: Results) -> Finding:
     """Error, parameters, multiply-adds and speed of each; which errs least, which is smallest and fastest."""
-    work = {arm: _multiply_adds(results, arm) for arm in results.outcomes}
+    work = {arm: multiply_adds(results, arm) for arm in results.outcomes}
     extra: dict[str, Callable[[str], Cell]] = {
         "multiply-adds": work.get,
         "images/s": lambda arm: _speed(results, arm),
@@ -76,11 +76,6 @@ def answer(results: Results) -> Finding:
         charts=(error_chart(results), *((Chart("Error over cost", (lines,), alt),) if lines else ())),
         notes=_notes(results.scale),
     )
-
-
-def _multiply_adds(results: Results, arm: str) -> int:
-    first = results.outcomes[arm][0]
-    return 0 if first.run is None else size_of(first.run, len(first.classes)).multiply_adds
 
 
 def _speed(results: Results, arm: str) -> float | None:

@@ -40,7 +40,7 @@ class Cost:
     def lines(self) -> tuple[str, ...]:
         """For a person to read before it starts."""
         if self.cheapest is None:
-            return ("nothing is left to train",)
+            return ("nothing is left to train; measuring untrained networks is not counted",)
         work = f"{counted(self.runs, 'run')}, {self.updates:,} updates, {self.images:,} images seen"
         sums = f"{self.multiply_adds:.2g} multiply-adds, the backward pass counted as {BACKWARD} forward ones"
         if self.seconds is None:

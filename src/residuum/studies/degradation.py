@@ -23,7 +23,7 @@ _SETTINGS: dict[ScaleName, tuple[str, ...]] = {
     "small": ("optimizer.lr=0.02",),
     "paper": (),
 }
-_CLEAR = 1.0  # points of training error that count with one seed, of which there is no test
+_CLEAR = 1.0  # points of training error: less is no degradation, however sure it is
 
 
 def plan(scale: ScaleName, facts: DataFacts) -> Plan:
@@ -74,40 +74,78 @@ class _Pair(NamedTuple):
     deep: str
     error: Contrast
     loss: Contrast
-    diverged: bool
+    lost: tuple[str, ...]  # those of the two of which no seed came to an end
 
     @classmethod
     def of(cls, results: Results, kind: str) -> "_Pair":
         arms = sorted((arm for arm in results.outcomes if kind_and_depth(arm)[0] == kind), key=kind_and_depth)
         shallow, deep = arms[0], arms[-1]
         error, loss = (contrast(results, shallow, deep, key) for key in ("train_error", "train_loss"))
-        return cls(shallow, deep, error, loss, bool(results.finished(shallow)) and not results.finished(deep))
+        return cls(shallow, deep, error, loss, tuple(arm for arm in (shallow, deep) if not results.finished(arm)))
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether depth alone keeps the kind from training."""
+        return self.lost == (self.deep,)
+
+    @property
+    def is_comparable(self) -> bool:
+        return self.has_diverged or self.error.seeds > 0
+
+    @property
+    def is_higher(self) -> bool:
+        """Whether the deeper one's training error is higher by a point, and its loss by anything, chance or not."""
+        return self.error.difference > _CLEAR and self.loss.difference > 0
 
     @property
     def degrades(self) -> bool:
-        """Whether the deeper one trains worse, in error and loss, by more than chance (one seed: by a point)."""
-        if self.diverged:
-            return True
-        is_clear = self.error.is_significant if self.error.p is not None else self.error.difference > _CLEAR
-        return is_clear and self.error.difference > 0 and self.loss.difference > 0
+        """Whether the deeper one trains worse, and by more than chance where that can be tested."""
+        return self.has_diverged or (self.is_higher and (self.error.p is None or self.error.is_significant))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it trains worse by what may be chance."""
+        return self.is_higher and not self.degrades
 
     @property
     def words(self) -> str:
-        if self.diverged:
+        if self.has_diverged:
             return f"{self.deep} does not train at all, its loss is no number, and {self.shallow} does"
-        return in_words(self.error)
+        if self.is_comparable:
+            return in_words(self.error)
+        if self.lost:
+            return f"of {' and '.join(self.lost)} no seed trained, the loss is no number"
+        return f"no seed trained both {self.shallow} and {self.deep}"
 
 
 def _verdict(plain: _Pair, residual: _Pair) -> str:
-    if plain.degrades and not residual.degrades:
-        finding = "Degradation: the deeper plain network trains worse, its residual twin does not"
-    elif plain.degrades:
-        finding = "The deeper network trains worse with shortcuts, too, not only without"
-    elif residual.degrades:
-        finding = "Against the paper, the deeper residual network trains worse here and the plain one does not"
-    else:
-        finding = "No degradation is seen here: the deeper plain network does not train clearly worse"
-    return f"{finding}. {plain.words}; {residual.words}."
+    return f"{_finding(plain, residual)}. {plain.words}; {residual.words}."
+
+
+def _finding(plain: _Pair, residual: _Pair) -> str:
+    lost = [kind for kind, pair in (("plain", plain), ("residual", residual)) if not pair.is_comparable]
+    if lost:
+        return f"No answer: the {' and the '.join(lost)} networks did not train"
+    if plain.degrades and residual.degrades:
+        return "The deeper network trains worse with shortcuts, too, not only without"
+    if plain.degrades:
+        twin = f"of its residual twin that is {_chance(residual)}" if residual.is_open else "its residual twin does not"
+        return f"Degradation: the deeper plain network trains worse, {twin}"
+    if plain.is_open:
+        twin = ", while the deeper residual one trains worse" if residual.degrades else ""
+        return f"No clear answer: that the deeper plain network trains worse is {_chance(plain)}{twin}"
+    if residual.degrades:
+        return "Against the paper, the deeper residual network trains worse here and the plain one does not"
+    if residual.is_open:
+        return (
+            "The deeper plain network does not train clearly worse here; "
+            f"that the deeper residual one does is {_chance(residual)}"
+        )
+    return "No degradation is seen here: the deeper plain network does not train clearly worse"
+
+
+def _chance(pair: _Pair) -> str:
+    return f"not told apart from chance by {pair.error.seeds} seeds"
 
 
 def _published(results: Results, arm: str) -> float | None:
@@ -132,17 +170,18 @@ def _curves(results: Results) -> Chart:
     return Chart(
         "Error over the epochs: plain, and residual",
         tuple(panel for panel in panels if panel),
-        f"Training and test error of plain networks and of residual networks. Training error at the end: {ends}",
+        f"Training and {_judged(results)} error of plain and of residual networks. Training error at the end: {ends}",
     )
 
 
 def _panel(results: Results, kind: str) -> tuple[Series, ...]:
     arms = [arm for arm in results.outcomes if kind_and_depth(arm)[0] == kind and results.outcomes[arm][0].metrics]
+    judged = _judged(results)
     return tuple(
         curve(
             results.outcomes[arm],
             f"{split}_error",
-            f"{arm}, {'training' if split == 'train' else 'test'}",
+            f"{arm}, {'training' if split == 'train' else judged}",
             "error [%]",
             run=number,
             is_training=split == "train",
@@ -150,6 +189,12 @@ def _panel(results: Results, kind: str) -> tuple[Series, ...]:
         for number, arm in enumerate(arms)
         for split in ("train", "val")
     )
+
+
+def _judged(results: Results) -> str:
+    """Which images the curves are of: those of validation; where there are none, a run is watched on the test's."""
+    has_validation = any("val" in one.evaluations for outcomes in results.outcomes.values() for one in outcomes)
+    return "validation" if has_validation else "test"
 
 
 def _over_depth(results: Results) -> tuple[Chart, ...]:

@@ -54,10 +54,13 @@ def _verdict(results: Results, shallow: str, deep: str) -> str:
     if not results.finished(shallow):
         return f"{trains}. {shallow} does not train: its loss is no number."
     trained, tested = (contrast(results, shallow, deep, key) for key in ("train_error", "test_error"))
-    return f"{trains}. {in_words(tested)}. {_overfitting(trained, tested)}."
+    overfitting = f" {_overfitting(trained, tested)}." if error < _LEARNS_NOTHING else ""
+    return f"{trains}. {in_words(tested)}.{overfitting}"
 
 
 def _overfitting(trained: Contrast, tested: Contrast) -> str:
+    if tested.p is None:
+        return "Whether that is more than chance is not tested, so that nothing is said of overfitting"
     if not tested.is_significant:
         return "By this, which of the two tests better may be chance"
     if tested.difference < 0:

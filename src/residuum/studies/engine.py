@@ -1,13 +1,15 @@
 """`run_study`: from a question to its answer, through members that are made once and never again."""
 
 import csv
+import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from residuum.data.facts import data_facts
+from residuum.data.sources.builtin import BUILTIN
 from residuum.errors import UserError
 from residuum.files import write_json, write_text
 from residuum.hardware import versions
@@ -17,7 +19,7 @@ from residuum.studies.members import Draw, Member, describe, is_made, member_of
 from residuum.studies.results import Outcome, Results, read_outcome
 from residuum.studies.study import RUN, Arm, Finding, Plan, ScaleName, Study
 from residuum.studies.work import training_work
-from residuum.training.overrides import apply_overrides
+from residuum.training.overrides import apply_overrides, paths_of, settings_of
 from residuum.training.run import Run
 
 MEMBERS = "members"
@@ -30,6 +32,7 @@ class Prepared:
     """A study that is about to run: what it consists of, and in which folder each member lies or will lie."""
 
     study: Study
+    data: str
     scale: ScaleName
     plan: Plan
     images: Draw
@@ -37,6 +40,7 @@ class Prepared:
     counts: Mapping[str, int]
     classes: int
     folder: Path
+    overrides: tuple[str, ...] = ()
 
     def work_of(self, member: Member) -> int:
         """The multiply-adds of the member's training; 0 where it only measures."""
@@ -93,25 +97,64 @@ def prepare(
     shared by all studies there. Raises UserError for data that cannot be opened or trained on.
     """
     spec = data or DEFAULT_DATA[scale]
-    whole = Draw(spec, **opening).open()
+    _refuse_file(Path(out))
+    choice = Draw(_found_anywhere(spec), **opening)
+    whole = choice.open()
     whole.monitored()
     plan = study.plan(scale, data_facts(whole.train, whole.classes, whole.multi_label))
+    _refuse_what_is_asked(study, plan.arms, overrides)
     plan = replace(plan, seeds=seeds or plan.seeds, arms=tuple(_changed(arm, overrides) for arm in plan.arms))
-    images = Draw(spec, **opening, train_images=plan.train_images, test_images=plan.test_images)
+    images = replace(choice, train_images=plan.train_images, test_images=plan.test_images)
     dataset = images.open()
     fingerprint, base = dataset.fingerprint(), Path(out) / MEMBERS
     members = [member_of(arm, seed, images, fingerprint, processes) for seed in range(plan.seeds) for arm in plan.arms]
-    name = f"{study.name}-{Path(spec).name}-{scale}".replace(":", "-")
     return Prepared(
         study=study,
+        data=spec,
         scale=scale,
         plan=plan,
         images=images,
         members=tuple((member, base / member.digest) for member in members),
         counts={split: len(images) for split, images in dataset.splits.items()},
         classes=len(dataset.classes),
-        folder=Path(out) / name,
+        folder=Path(out) / _folder_name(study, spec, scale, [*overrides, *_unusual(opening), *_together(processes)]),
+        overrides=tuple(overrides),
     )
+
+
+def _refuse_file(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; name the folder for studies with --out")
+
+
+def _found_anywhere(spec: str) -> str:
+    """A path as it is from any folder: members are made by other processes, on other machines perhaps."""
+    return spec if spec in BUILTIN or not Path(spec).exists() else str(Path(spec).absolute())
+
+
+def _refuse_what_is_asked(study: Study, arms: Iterable[Arm], overrides: Sequence[str]) -> None:
+    """Arms that all have one value of what they are to differ in answer nothing."""
+    settings = [settings_of(arm.run) for arm in arms if arm.run is not None]
+    for path in paths_of(overrides):
+        if path == "seed":
+            raise UserError("--set seed: a study counts its seeds from 0; say how many with --seeds")
+        if len({str(one[path]) for one in settings}) > 1:
+            raise UserError(f"--set {path}: the arms of {study.name} differ in it; leave it out")
+
+
+def _unusual(opening: Mapping[str, Any]) -> list[str]:
+    usual = Draw("")
+    return [f"{name}={value}" for name, value in opening.items() if value != getattr(usual, name)]
+
+
+def _together(processes: int) -> list[str]:
+    return [] if processes == 1 else [f"processes={processes}"]
+
+
+def _folder_name(study: Study, spec: str, scale: ScaleName, changes: Sequence[str]) -> str:
+    """ "units-digits-smoke"; what is asked otherwise than usual has a name of its own, and overwrites nothing."""
+    own = f"-{hashlib.blake2b(' '.join(changes).encode(), digest_size=4).hexdigest()}" if changes else ""
+    return f"{study.name}-{Path(spec).resolve().name}-{scale}{own}".replace(":", "-")
 
 
 def _changed(arm: Arm, overrides: Sequence[str]) -> Arm:
@@ -128,16 +171,14 @@ def make_members(prepared: Prepared, maker: Maker = here, look: Look = quietly) 
     missing = prepared.missing
     if not missing:
         return
-    for member, folder in reversed(prepared.members):  # of members that share a folder, the first is described
+    for member, folder in prepared.members:
         if folder in missing:
             describe(member, folder)
     try:
         maker(missing, look)
     except MemberError as error:
         member = next(member for member, folder in prepared.members if folder == error.folder)
-        raise UserError(
-            f"{member.arm}, seed {member.seed}: {error}; what is done is kept, the same command goes on from there"
-        ) from error
+        raise UserError(f"{member.arm}, seed {member.seed}: {error}") from error
 
 
 def conclude(prepared: Prepared) -> StudyResult:
@@ -145,7 +186,7 @@ def conclude(prepared: Prepared) -> StudyResult:
     outcomes: dict[str, tuple[Outcome, ...]] = {arm.name: () for arm in prepared.plan.arms}
     for member, folder in prepared.members:
         outcomes[member.arm] += (read_outcome(member, folder),)
-    results = Results(prepared.scale, prepared.images.spec, prepared.plan, outcomes)
+    results = Results(prepared.scale, prepared.data, prepared.plan, outcomes)
     result = StudyResult(prepared, results, prepared.study.answer(results))
     _write(result)
     return result
@@ -162,12 +203,18 @@ def _write(result: StudyResult) -> None:
         "question": prepared.study.question,
         "source": prepared.study.source,
         "scale": prepared.scale,
-        "data": prepared.images.spec,
+        "data": prepared.data,
         "images": prepared.counts,
+        "fingerprint": prepared.members[0][0].fingerprint,
+        "draw": asdict(prepared.images),
         "seeds": prepared.plan.seeds,
+        "processes": prepared.members[0][0].processes,
+        "overrides": prepared.overrides,
+        "arms": {arm.name: None if arm.run is None else arm.run.to_dict() for arm in prepared.plan.arms},
         "verdict": finding.verdict,
         "table": finding.table.records(),
         "notes": finding.notes,
+        "charts": finding.charts,
         "members": members.records(),
         "versions": versions(),
     }

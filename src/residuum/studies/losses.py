@@ -33,9 +33,12 @@ _REGRESSION: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "smooth L1": F.smooth_l1_loss,  # Girshick 2015, equation 3: beta is 1
 }
 _SHARES = (0.0, 0.1, 0.3)  # of the training targets: gross outliers
-_SIDE = 32  # pixels, at most
 _TARGETS = 4  # centre and extent, down and across
-_RATE = 3e-3  # Adam's at first; it falls to nothing along a line
+_FITTING: dict[str, Any] = {
+    "batch_size": 64,
+    "side": 32,  # pixels, at most
+    "lr": 3e-3,  # Adam's at first; it falls to nothing along a line
+}
 _MODELS: dict[ScaleName, str] = {"smoke": "resnet8", "small": "resnet20", "paper": "resnet20"}
 _EPOCHS: dict[ScaleName, int] = {"smoke": 8, "small": 12, "paper": 60}
 
@@ -50,7 +53,7 @@ def plan(scale: ScaleName, facts: DataFacts) -> Plan:
         _FASTER: ("loss.name=mse", f"optimizer.lr={rate * facts.classes / 2}"),
     }
     arms = [Arm(name, cifar_run(scale, facts, _MODELS[scale], *changes)) for name, changes in classifiers.items()]
-    common = {"model": _MODELS[scale], "epochs": _EPOCHS[scale], "batch_size": 64}
+    common = {"model": _MODELS[scale], "epochs": _EPOCHS[scale], **_FITTING}
     for loss in _REGRESSION:
         for share in _SHARES:
             arms.append(Arm(_name(loss, share), measure=measure, settings={**common, "loss": loss, "outliers": share}))
@@ -71,7 +74,8 @@ def measure(subject: Subject) -> Mapping[str, Any]:
     who answers the training targets' median.
     """
     settings, seed = subject.settings, subject.seed
-    train, test = (_pictures(split) for split in (subject.dataset.train, subject.dataset.held_out()[1]))
+    splits = (subject.dataset.train, subject.dataset.held_out()[1])
+    train, test = (_pictures(split, settings["side"]) for split in splits)
     targets = with_outliers(ink_boxes(train), settings["outliers"], seed)
     low, median, high = np.quantile(targets, (0.25, 0.5, 0.75), axis=0)
     scale = np.maximum(high - low, 1e-3)  # robust, so that the outliers do not decide it
@@ -85,10 +89,10 @@ def measure(subject: Subject) -> Mapping[str, Any]:
     }
 
 
-def _pictures(split: Split) -> NDArray[np.uint8]:
-    """(N, S, S) grey, of at most 32 pixels; what cannot be read is left out."""
+def _pictures(split: Split, side: int) -> NDArray[np.uint8]:
+    """(N, S, S) grey, of at most `side` pixels; what cannot be read is left out."""
     facts = data_facts(split, (), False)
-    view = Preprocessing(1, min(_SIDE, facts.height, facts.width), mean=(0.0,), std=(1.0,)).view
+    view = Preprocessing(1, min(side, facts.height, facts.width), mean=(0.0,), std=(1.0,)).view
     pictures = []
     for index in range(len(split)):
         with suppress(BadImage):
@@ -129,12 +133,12 @@ def _scaled(images: NDArray[np.uint8], train: NDArray[np.uint8]) -> Tensor:
 
 def _trained(images: Tensor, targets: Floats, settings: Mapping[str, Any], seed: int) -> Callable[[Tensor], Floats]:
     """A network fitted by Adam; what it says of images."""
-    device, loss, size = choose_device(), _REGRESSION[settings["loss"]], settings["batch_size"]
+    device, loss, size = choose_device(), _REGRESSION[settings["loss"]], min(settings["batch_size"], len(images))
     wanted = torch.from_numpy(targets).float()
     with torch.random.fork_rng():
         torch.manual_seed(derived_seed(seed, "losses/initialisation"))
         network = create_model(settings["model"], num_classes=_TARGETS, in_channels=1).to(device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=_RATE)
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings["lr"])
     updates = settings["epochs"] * (len(images) // size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: 1 - update / updates)
     for epoch in range(settings["epochs"]):

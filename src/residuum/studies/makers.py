@@ -1,19 +1,21 @@
 """Where members are made: in this process, in several side by side, by torchrun, or on a Ray cluster.
 
-Every maker takes folders whose `member.json` says all, calls `look` about once a second, and stops at the first member
-that cannot be made. Interrupted, it lets the members that are under way save where they stand.
+Every maker takes folders that say what they hold, calls `look` now and then (about once a second where others do the
+work), and stops at the first member that cannot be made. Interrupted, it lets the members that are under way save where
+they stand; on a cluster they are ended, and lose what they did since their last checkpoint.
 """
 
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ def quietly(now: Sequence[Path]) -> None:
 
 
 _SIDE_BY_SIDE_ON_A_GPU = 4  # networks of 32-pixel images leave most of a GPU idle; see the documentation's benchmark
+_GOES_ON = "what is done is kept, the same command goes on from there"
 _LOOK_SECONDS = 1.0
 _GOODBYE_SECONDS = 30.0
 
@@ -48,10 +51,17 @@ class MemberError(UserError):
         super().__init__(reason)
 
 
-def usual_jobs() -> int:
-    """How many members are made at once unless somebody says: one a CPU core, or four a GPU."""
-    gpus = torch.cuda.device_count()
-    return _SIDE_BY_SIDE_ON_A_GPU * gpus if gpus else _cores()
+def usual_jobs(devices: Iterable[str]) -> int:
+    """How many members are made at once unless somebody says: one a CPU core, or four a GPU that is chosen for them.
+
+    devices: the names that the members' runs give theirs.
+    """
+    return _SIDE_BY_SIDE_ON_A_GPU * _gpus_to_share(devices) or _cores()
+
+
+def _gpus_to_share(devices: Iterable[str]) -> int:
+    """How many GPUs there are, where the members leave the choice of one to us."""
+    return torch.cuda.device_count() if set(devices) <= {"auto", "cuda"} else 0
 
 
 def _cores() -> int:
@@ -90,13 +100,17 @@ _Reply = tuple[_Worker, str | None]
 """A worker and the line it said; None: it is gone."""
 
 
-def side_by_side(jobs: int) -> Maker:
-    """At most `jobs` at once, each in a process that keeps to its share of the cores, or to one GPU."""
+def side_by_side(jobs: int, devices: Iterable[str] = ("auto",)) -> Maker:
+    """At most `jobs` at once, each in a process that keeps to its share of the cores, or to one GPU.
+
+    devices: the names that the members' runs give theirs; one that names its GPU keeps to that.
+    """
+    gpus = _gpus_to_share(devices)
 
     def maker(folders: Sequence[Path], look: Look) -> None:
         replies: queue.Queue[_Reply] = queue.Queue()
         waiting, stop = deque(folders), StopRequest()
-        with listen_for_stop(stop), _workers(min(jobs, len(folders)), replies) as workers:
+        with listen_for_stop(stop), _workers(min(jobs, len(folders)), gpus, replies) as workers:
             for worker in workers:
                 worker.begin(waiting.popleft())
             while busy := [worker.folder for worker in workers if worker.folder is not None]:
@@ -118,29 +132,32 @@ def _take_reply(replies: "queue.Queue[_Reply]", waiting: "deque[Path]") -> None:
     if folder is None:
         return
     if line is None:
-        raise MemberError(
-            folder, "its process was killed, as a system does that runs out of memory; take fewer with -j"
-        )
+        raise MemberError(folder, _of_a_death(worker.process.wait(), folder))
     if reason := json.loads(line)["error"]:
         raise MemberError(folder, reason)
     if waiting:
         worker.begin(waiting.popleft())
 
 
+def _of_a_death(code: int, folder: Path) -> str:
+    if code == -signal.SIGKILL:
+        return f"its process was killed, as a system does that runs out of memory; take fewer with -j; {_GOES_ON}"
+    return f"its process ended with code {code}; see {folder / LOG}"
+
+
 @contextmanager
-def _workers(number: int, replies: "queue.Queue[_Reply]") -> Iterator[list[_Worker]]:
+def _workers(number: int, gpus: int, replies: "queue.Queue[_Reply]") -> Iterator[list[_Worker]]:
     """Processes that wait for folders; at the end those at work are asked to save and leave."""
     command = [sys.executable, "-m", "residuum.studies.worker"]
     workers = [
-        _Worker(_started(command, _environment(place, number), stdin=subprocess.PIPE)) for place in range(number)
+        _Worker(_started(command, _environment(place, number, gpus), stdin=subprocess.PIPE)) for place in range(number)
     ]
     for worker in workers:
         threading.Thread(target=_listen, args=(worker, replies), daemon=True).start()
     try:
         yield workers
     finally:
-        for worker in workers:
-            _end(worker.process)
+        _end([worker.process for worker in workers])
 
 
 def _started(command: Sequence[str], environment: Mapping[str, str], **how: Any) -> "subprocess.Popen[str]":
@@ -149,9 +166,8 @@ def _started(command: Sequence[str], environment: Mapping[str, str], **how: Any)
     return subprocess.Popen(command, env=dict(environment), start_new_session=True, **pipes)
 
 
-def _environment(place: int, number: int) -> dict[str, str]:
+def _environment(place: int, number: int, gpus: int) -> dict[str, str]:
     threads = str(max(1, _cores() // number))
-    gpus = torch.cuda.device_count()
     one_gpu = {"CUDA_VISIBLE_DEVICES": _visible(place % gpus)} if gpus else {}
     return {**os.environ, "OMP_NUM_THREADS": threads, **one_gpu}
 
@@ -169,18 +185,22 @@ def _listen(worker: _Worker, replies: "queue.Queue[_Reply]") -> None:
     replies.put((worker, None))
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
-    """Ask a process to save and leave; after half a minute it must."""
-    if process.stdin is not None:
-        process.stdin.close()  # no more folders come
-    process.terminate()
-    try:
-        process.wait(_GOODBYE_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+def _end(processes: "Sequence[subprocess.Popen[str]]") -> None:
+    """Ask processes to save and leave, all at once; after half a minute they must."""
+    for process in processes:
+        if process.stdin is not None:
+            with suppress(BrokenPipeError):
+                process.stdin.close()  # no more folders come
+        process.terminate()
+    deadline = time.monotonic() + _GOODBYE_SECONDS
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def with_torchrun(processes: int) -> Maker:
@@ -196,11 +216,16 @@ def with_torchrun(processes: int) -> Maker:
 
 
 def _under_torchrun(folder: Path, processes: int, look: Look, stop: StopRequest) -> None:
+    """Train with all processes, then measure with one."""
+    worker = ["-m", "residuum.studies.worker", str(folder)]
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [sys.executable, *launcher, "-m", "residuum.studies.worker", str(folder)]
-    threads = {"OMP_NUM_THREADS": str(max(1, _cores() // processes))}
+    for command, threads in ((launcher + worker, max(1, _cores() // processes)), (worker, _cores())):
+        _attend(folder, [sys.executable, *command], {"OMP_NUM_THREADS": str(threads)}, look, stop)
+
+
+def _attend(folder: Path, command: Sequence[str], settings: Mapping[str, str], look: Look, stop: StopRequest) -> None:
     with (folder / LOG).open("a", encoding="utf-8") as log:
-        process = _started(command, {**os.environ, **threads}, stdout=log, stderr=log)
+        process = _started(command, {**os.environ, **settings}, stdout=log, stderr=log)
         try:
             while process.poll() is None:
                 look([folder])
@@ -208,9 +233,9 @@ def _under_torchrun(folder: Path, processes: int, look: Look, stop: StopRequest)
                     raise Interrupted(stop.signal_number, folder)
                 time.sleep(_LOOK_SECONDS / 10)
         finally:
-            _end(process)
+            _end([process])
     if process.returncode:
-        raise MemberError(folder, f"torchrun ended with code {process.returncode}; see {folder / LOG}")
+        raise MemberError(folder, f"its processes ended with code {process.returncode}; see {folder / LOG}")
 
 
 # A cluster.
@@ -236,7 +261,11 @@ def on_ray(folders: Sequence[Path], look: Look) -> None:
             ready, _ = ray.wait(list(waiting), timeout=_LOOK_SECONDS)
             for one in ready:
                 folder = waiting.pop(one)
-                if reason := ray.get(one):
+                try:
+                    reason = ray.get(one)
+                except ray.exceptions.RayError as error:
+                    reason = f"the cluster lost it ({str(error).splitlines()[0]}); {_GOES_ON}"
+                if reason:
                     raise MemberError(folder, reason)
             look(list(waiting.values()))
     finally:
@@ -245,7 +274,6 @@ def on_ray(folders: Sequence[Path], look: Look) -> None:
 
 
 def _make_on_a_node(folder: Path) -> str:
-    from residuum.studies.worker import make_quietly, output_to
+    from residuum.studies.worker import make_logged
 
-    with output_to(folder / LOG):
-        return make_quietly(folder)
+    return make_logged(folder)

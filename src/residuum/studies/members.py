@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from residuum.data.sources import DataSet, open_data
+from residuum.distributed import world_from_environment
 from residuum.errors import UserError
 from residuum.files import read_json, write_json
 from residuum.records import plain
 from residuum.studies.samples import draw
-from residuum.studies.study import Arm, Measure, Subject
+from residuum.studies.study import RUN, Arm, Measure, Subject
 from residuum.training.resuming import HARMLESS
 from residuum.training.run import Run
 from residuum.training.run_folder import RunFolder
@@ -78,9 +79,17 @@ class Member:
         """The name of the file with the measure's result: a run may be measured in several ways."""
         return f"measured-{_digest(self._measure_key())}.json"
 
+    @property
+    def wanted_file(self) -> str:
+        """The name of the file that says which measure is wanted."""
+        return f"wanted-{_digest(self._measure_key())}.json"
+
     def _measure_key(self) -> list[Any]:
         assert self.measure is not None
-        return [path_of(self.measure), plain(self.settings)]
+        settings = dict(plain(self.settings))
+        if RUN in settings:
+            settings[RUN] = _deciding(Run.from_dict(settings[RUN]))
+        return [path_of(self.measure), settings]
 
 
 def member_of(arm: Arm, seed: int, images: Draw, fingerprint: str, processes: int = 1) -> Member:
@@ -128,40 +137,43 @@ def _digest(content: Any) -> str:
 
 
 def describe(member: Member, folder: Path) -> None:
-    """Write what the member is into its folder, where whoever makes it reads it: another process, another machine."""
+    """Write what the member is into its folder, where whoever makes it reads it: another process, another machine.
+
+    Each measure has a file of its own, since several studies may want theirs of one run.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(
-        folder / _MEMBER,
-        plain(
-            {
-                "seed": member.seed,
-                "run": None if member.run is None else member.run.to_dict(),
-                "measure": None if member.measure is None else path_of(member.measure),
-                "settings": dict(member.settings),
-                "draw": asdict(member.draw),
-                "fingerprint": member.fingerprint,
-                "processes": member.processes,
-            }
-        ),
-    )
+    record = {
+        "seed": member.seed,
+        "run": None if member.run is None else member.run.to_dict(),
+        "draw": asdict(member.draw),
+        "fingerprint": member.fingerprint,
+        "processes": member.processes,
+    }
+    write_json(folder / _MEMBER, plain(record))
+    if member.measure is not None:
+        wanted = {"measure": path_of(member.measure), "settings": dict(member.settings)}
+        write_json(folder / member.wanted_file, plain(wanted))
 
 
-def described(folder: Path) -> Member:
-    """The member whose folder this is. Raises UserError where it is not described."""
+def described(folder: Path) -> tuple[Member, ...]:
+    """The member whose folder this is, once for each measure that is wanted. Raises UserError where there is none."""
     try:
         found = read_json(folder / _MEMBER)
-        return Member(
+        bare = Member(
             arm=folder.name,
             seed=found["seed"],
             run=None if found["run"] is None else Run.from_dict(found["run"]),
-            measure=None if found["measure"] is None else _measure_at(found["measure"]),
-            settings=found["settings"],
+            measure=None,
+            settings={},
             draw=Draw(**found["draw"]),
             fingerprint=found["fingerprint"],
             processes=found["processes"],
         )
+        wanted = [read_json(file) for file in sorted(folder.glob("wanted-*.json"))]
+        measured = [replace(bare, measure=_measure_at(one["measure"]), settings=one["settings"]) for one in wanted]
     except (OSError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} is no member of a study ({error}); run the study again") from None
+        raise UserError(f"{folder} is no member of a study ({error}); remove it and run the study again") from None
+    return tuple(measured) or (bare,)
 
 
 def _measure_at(path: str) -> Measure:
@@ -192,23 +204,20 @@ def make(folder: Path) -> None:
     """Train and measure the member that `folder` describes, from where it stands.
 
     A loss that is no number is a result, too. Raises UserError where the data have changed, and whatever training
-    raises; under torchrun every process calls this and the first one measures.
+    raises. Under torchrun it is only trained, by all processes; a measure is one process's work.
     """
-    member = described(folder)
-    dataset = member.draw.open()
-    if dataset.fingerprint() != member.fingerprint:
+    members = described(folder)
+    first, dataset = members[0], members[0].draw.open()
+    if dataset.fingerprint() != first.fingerprint:
         raise UserError(f"{dataset.spec} is not what it was when the study began; start it again")
-    if member.run is not None and not has_ended(folder):
-        _train(member.run, dataset, folder)
-    if member.measure is not None and not is_made(member, folder) and _is_main():
-        subject = Subject(dataset, member.seed, member.settings, member.run, folder if member.run else None)
-        write_json(folder / member.measured_file, plain(member.measure(subject)))
-
-
-def _is_main() -> bool:
-    from residuum.distributed import world_from_environment
-
-    return world_from_environment().is_main
+    if first.run is not None and not has_ended(folder):
+        _train(first.run, dataset, folder)
+    if world_from_environment().size > 1:
+        return
+    for member in members:
+        if member.measure is not None and not is_made(member, folder):
+            subject = Subject(dataset, member.seed, member.settings, member.run, folder if member.run else None)
+            write_json(folder / member.measured_file, plain(member.measure(subject)))
 
 
 def _train(run: Run, dataset: DataSet, folder: Path) -> None:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from residuum.data.facts import DataFacts
 from residuum.records import Chart
+from residuum.studies.effort import effort_in_words, seconds, updates
 from residuum.studies.ranking import ranked
 from residuum.studies.results import Results, arms_table, curve
 from residuum.studies.small_images import cifar_run
@@ -69,8 +70,10 @@ def _run(scale: ScaleName, facts: DataFacts, optimiser: _Optimiser, rate: float)
     if not optimiser.is_full_batch:
         return run
     # In pieces of the other arms' batches, so that batch normalisation sees as many images there as here.
-    pieces = max(1, round((_IMAGES[scale][0] or facts.images) / run.batch_size))
-    whole = (f"batch_size={facts.images}", f"accumulate={pieces}")
+    drawn = min(_IMAGES[scale][0] or facts.images, facts.images)
+    pieces = max(1, round(drawn / run.batch_size))
+    # A draw keeps each class's share and may have an image a class more; of a batch too large, training takes all.
+    whole = (f"batch_size={min(drawn + facts.classes, facts.images)}", f"accumulate={pieces}")
     return cifar_run(scale, facts, _MODELS[scale], *settings, *whole)
 
 
@@ -82,8 +85,8 @@ def answer(results: Results) -> Finding:
         "Optimisers and rates",
         {
             "train loss [nats]": lambda arm: results.spread(arm, "train_loss").mean,
-            "updates": lambda arm: _updates(results, arm),
-            "seconds": lambda arm: _seconds(results, arm),
+            "updates": lambda arm: updates(results, arm),
+            "seconds": lambda arm: seconds(results, arm),
             "best rate": lambda arm: "yes" if arm in chosen.values() else "",
         },
     )
@@ -92,16 +95,6 @@ def answer(results: Results) -> Finding:
 
 def _arms(name: str) -> list[str]:
     return [f"{name}, {rate:g}" for rate in _OPTIMISERS[name].rates]
-
-
-def _updates(results: Results, arm: str) -> int:
-    return max((int(outcome.metrics[-1]["step"]) for outcome in results.finished(arm) if outcome.metrics), default=0)
-
-
-def _seconds(results: Results, arm: str) -> float | None:
-    """The mean over the seeds that came to an end."""
-    seconds = [outcome.seconds for outcome in results.finished(arm)]
-    return sum(seconds) / len(seconds) if seconds else None
 
 
 def _verdict(results: Results, chosen: dict[str, str]) -> str:
@@ -131,12 +124,11 @@ def _generalises(results: Results, order: list[str], named: dict[str, str]) -> s
 def _costs(results: Results, order: list[str], named: dict[str, str]) -> str:
     """What the methods that look at every image before a step pay for it."""
     full = [arm for arm in order if _OPTIMISERS[named[arm]].is_full_batch]
-    told = [f"{named[arm]} made {_updates(results, arm)} updates in {_seconds(results, arm):.1f} s" for arm in full]
+    told = [f"{named[arm]} made {effort_in_words(results, arm)}" for arm in full]
     batches = [arm for arm in order if arm not in full]
     if not told or not batches:
         return ""
-    fastest = f"{named[batches[0]]} {_updates(results, batches[0])} in {_seconds(results, batches[0]):.1f} s"
-    return f"{' and '.join(told)}, {fastest}."
+    return f"{' and '.join(told)}, {named[batches[0]]} {effort_in_words(results, batches[0])}."
 
 
 def _charts(results: Results, chosen: dict[str, str]) -> tuple[Chart, ...]:

@@ -23,12 +23,14 @@ def study_page(result: StudyResult, command: tuple[str, ...]) -> Page:
     made = f"Made by: {shlex.join(command)}"
     sections.append(Section("How it was made", (made, f"Source of the question: {study.source}.")))
     seeds = counted(prepared.plan.seeds, "seed")
-    subtitle = f"Study {study.name} at scale {prepared.scale}: {prepared.images.spec}, {images} images, {seeds} an arm"
+    subtitle = f"Study {study.name} at scale {prepared.scale}: {prepared.data}, {images} images, {seeds} an arm"
     return Page(study.question, subtitle, tuple(sections))
 
 
 def _where() -> str:
-    return f"Each member is a run folder below {MEMBERS}/ of the studies' folder: residuum report shows it."
+    return (
+        f"Each member lies below {MEMBERS}/ of the studies' folder; one that trains is a run: residuum report shows it."
+    )
 
 
 def _arms(arms: tuple[Arm, ...]) -> Iterator[Section]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from residuum.errors import listed
-from residuum.studies.results import UNITS, Key, Results, contrast
+from residuum.studies.results import UNITS, Key, Results
 
 
 def ranked(results: Results, key: Key = "test_error", arms: Sequence[str] | None = None) -> list[str]:
@@ -13,7 +13,10 @@ def ranked(results: Results, key: Key = "test_error", arms: Sequence[str] | None
 
 
 def order_in_words(results: Results, key: Key = "test_error") -> str:
-    """ "The lowest test error has A (6.37 ± 0.12 %), the highest B (8.17 ± 0.20 %; p = 0.003, ...)." """
+    """ "The lowest test error has A (6.37 ± 0.12 %), the highest B (8.17 ± 0.20 %)."
+
+    Without a p: best and worst are chosen by looking, and differ by chance alone the more arms there are.
+    """
     order, what = ranked(results, key), key.replace("train", "training").replace("_", " ")
     lost = [arm for arm in results.outcomes if arm not in order]
     if not order:
@@ -24,14 +27,22 @@ def order_in_words(results: Results, key: Key = "test_error") -> str:
     if len(best) == len(order):
         found = f"All that trained have one {what}: {lowest}" if len(order) > 1 else f"Only {lowest} trained"
     else:
-        highest = f"{order[-1]} ({results.spread(order[-1], key)} {UNITS[key]}{_chance(results, order, key)})"
+        highest = f"{order[-1]} ({results.spread(order[-1], key)} {UNITS[key]})"
         found = f"The lowest {what} {'has' if len(best) == 1 else 'have'} {lowest}, the highest {highest}"
     return f"{found}; {listed(lost, len(lost))} did not train." if lost else f"{found}."
 
 
-def _chance(results: Results, order: Sequence[str], key: Key) -> str:
-    found = contrast(results, order[0], order[-1], key)
-    return "" if found.p is None else f"; p = {found.p:.2g}, {found.test}"
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values of several comparisons corrected for their number (Holm 1979), in the order given.
+
+    At any level, the chance that one true hypothesis or more among them is rejected is at most that level.
+    """
+    order = sorted(range(len(p_values)), key=lambda number: p_values[number])
+    corrected, highest = [0.0] * len(p_values), 0.0
+    for rank, number in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[number]))
+        corrected[number] = highest
+    return corrected
 
 
 def chance_error(classes: int) -> float:

@@ -10,10 +10,9 @@ from residuum.evaluation.published import CIFAR_10, IMAGENET, PUBLISHED, SINGLE_
 from residuum.studies import degradation, responses, shortcuts, units
 from residuum.studies.against_published import Figure, compared, measured_as_published
 from residuum.studies.settings import WARM_UP_OF_2016, base_run, is_large
-from residuum.studies.small_images import cifar_run
+from residuum.studies.small_images import cifar_run, reduced
 from residuum.studies.study import Arm, Plan, ScaleName, Study
 
-_SIDE = 32
 _FULL_164 = "full pre-activation, 164"
 
 Plans = Callable[[ScaleName, DataFacts], Plan]
@@ -21,11 +20,21 @@ Plans = Callable[[ScaleName, DataFacts], Plan]
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A published result as a study at paper scale; the data it is of (None: to be named); in what ours differs."""
+    """A published result as a study at paper scale; the data it is of (None: to be named); in what ours differs.
+
+    What options decide, the seeds and the precision, is told by `settled`.
+    """
 
     study: Study
     data: str | None
     differs: tuple[str, ...]
+
+
+def settled(plan: Plan) -> tuple[str, ...]:
+    """How many seeds and which number format the plan has by now, in words."""
+    precisions = dict.fromkeys(arm.run.precision for arm in plan.arms if arm.run is not None)
+    seeds = "one seed; more with --seeds" if plan.seeds == 1 else f"the mean of {plan.seeds} seeds"
+    return f"{' and '.join(precisions)} on today's kernels", seeds
 
 
 # The published figures.
@@ -84,14 +93,9 @@ _TABLE_2_OF_2016 = tuple(
 # What is trained.
 
 
-def _small(facts: DataFacts) -> DataFacts:
-    """As of images of CIFAR's size, to which larger ones are reduced."""
-    return replace(facts, height=min(_SIDE, facts.height), width=min(_SIDE, facts.width))
-
-
 def _cifar(plan: Plans, arms: Sequence[str] | None = None) -> Plans:
     def chosen(scale: ScaleName, facts: DataFacts) -> Plan:
-        whole = plan(scale, _small(facts))
+        whole = plan(scale, reduced(facts))
         wanted = tuple(arm for arm in whole.arms if arms is None or arm.name in arms)
         return measured_as_published(replace(whole, arms=wanted), "1-crop")
 
@@ -110,8 +114,13 @@ def _of_photographs(plan: Plans) -> Plans:
     return checked
 
 
+def _twins(scale: ScaleName, facts: DataFacts) -> Plan:
+    """The networks of table 2 and figure 4, once each, as in the paper."""
+    return replace(degradation.plan(scale, facts), seeds=1)
+
+
 def _table_2(scale: ScaleName, facts: DataFacts) -> Plan:
-    return measured_as_published(replace(degradation.plan(scale, facts), seeds=1), "10-crop")
+    return measured_as_published(_twins(scale, facts), "10-crop")
 
 
 def _table_3(scale: ScaleName, facts: DataFacts) -> Plan:
@@ -133,13 +142,10 @@ def _units_of_2016(scale: ScaleName, facts: DataFacts) -> Plan:
 _CIFAR = (
     "one process: batch normalisation over the 128 images of a batch, where the paper had 64 on each of two GPUs "
     "(--nproc 2 is the paper's)",
-    "fp32 on today's kernels",
 )
 _PHOTOGRAPHS = (
     "one process: batch normalisation over all 256 images of a batch, where the paper's GPUs had a part each",
-    "fp32 on today's kernels",
     "the paper does not say how long it waits on a plateau before it divides the rate: 5 epochs here",
-    "one seed, as in the paper; more with --seeds",
 )
 _ALONE = "the paper draws curves and prints no figures with them: there is nothing to take a difference from"
 
@@ -190,13 +196,13 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         ),
     ),
     "figure4": _figure(
-        "figure4", degradation.STUDY, "He et al. 2015, figure 4", _of_photographs(degradation.plan), None, _PHOTOGRAPHS
+        "figure4", degradation.STUDY, "He et al. 2015, figure 4", _of_photographs(_twins), None, _PHOTOGRAPHS
     ),
     "figure6": _figure(
         "figure6",
         degradation.STUDY,
         "He et al. 2015, figure 6",
-        lambda scale, facts: degradation.plan(scale, _small(facts)),
+        lambda scale, facts: degradation.plan(scale, reduced(facts)),
         "cifar10",
         _CIFAR,
     ),
@@ -204,7 +210,7 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         "figure7",
         responses.STUDY,
         "He et al. 2015, figure 7",
-        lambda scale, facts: responses.plan(scale, _small(facts)),
+        lambda scale, facts: responses.plan(scale, reduced(facts)),
         "cifar10",
         (*_CIFAR, "responses are taken of 256 training images, as in evaluation; the paper says neither"),
     ),

@@ -1,5 +1,6 @@
 """Layer responses: how much each 3x3 layer of a trained network changes its signal (He et al. 2015, figure 7)."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -24,6 +25,7 @@ _DEPTHS = (18, 20, 34, 56, 110)  # those of figure 7, and of images above 64 pix
 _IMAGES = 256
 
 Rows = NDArray[np.float64]  # (seeds, layers)
+Means = Mapping[int, float]  # by seed, over the layers
 
 
 def plan(scale: ScaleName, facts: DataFacts) -> Plan:
@@ -69,13 +71,19 @@ def answer(results: Results) -> Finding:
         ("arm", "layers", "mean", "± mean", "median", "smallest", "largest", "seeds"),
         tuple((arm, *_numbers(found)) for arm, found in rows.items()),
     )
-    claims = [*_twins(rows), *_deeper(rows)]
+    means = {arm: _by_seed(results, arm) for arm in rows}
+    claims = [*_twins(means), *_deeper(means)]
     verdict = " ".join(claims) or "No two networks have been trained to an end, so there is nothing to compare."
     return Finding(verdict, table, _charts(rows))
 
 
 def _rows(results: Results, arm: str) -> Rows:
-    return np.array([outcome.measured["std"] for outcome in results.finished(arm)], np.float64)
+    return np.array([outcome.measured["std"] for outcome in results.finished(arm)], np.float64)  # None becomes NaN
+
+
+def _by_seed(results: Results, arm: str) -> Means:
+    outcomes = results.finished(arm)
+    return {one.seed: mean for one, mean in zip(outcomes, _rows(results, arm).mean(axis=1).tolist(), strict=True)}
 
 
 def _mean(rows: Rows) -> Spread:
@@ -86,39 +94,43 @@ def _mean(rows: Rows) -> Spread:
 def _numbers(rows: Rows) -> tuple[Cell, ...]:
     mean = _mean(rows)
     typical = rows.mean(axis=0)
-    deviation = mean.std if mean.n > 1 else None
-    middle, least, most = (float(one(typical)) for one in (np.median, np.min, np.max))
-    return rows.shape[1], mean.mean, deviation, middle, least, most, mean.n
+    numbers = (mean.mean, mean.std, *(float(one(typical)) for one in (np.median, np.min, np.max)))
+    return rows.shape[1], *(value if math.isfinite(value) else None for value in numbers), mean.n
 
 
 # In words.
 
 
-def _twins(rows: Mapping[str, Rows]) -> Iterator[str]:
-    for arm in rows:
+def _twins(means: Mapping[str, Means]) -> Iterator[str]:
+    for arm in means:
         kind, depth = kind_and_depth(arm)
-        if kind == RESIDUAL and (plain := f"{PLAIN}-{depth}") in rows:
-            yield f"{_compared(rows, arm, plain)}."
+        if kind == RESIDUAL and (plain := f"{PLAIN}-{depth}") in means:
+            yield f"{_compared(means, arm, plain)}."
 
 
-def _deeper(rows: Mapping[str, Rows]) -> Iterator[str]:
-    depths = sorted((arm for arm in rows if kind_and_depth(arm)[0] == RESIDUAL), key=kind_and_depth)
+def _deeper(means: Mapping[str, Means]) -> Iterator[str]:
+    depths = sorted((arm for arm in means if kind_and_depth(arm)[0] == RESIDUAL), key=kind_and_depth)
     if len(depths) > 1:
-        parts = "; ".join(_compared(rows, deep, shallow) for shallow, deep in pairwise(depths))
+        parts = "; ".join(_compared(means, deep, shallow) for shallow, deep in pairwise(depths))
         yield f"Over depth: {parts}."
 
 
-def _compared(rows: Mapping[str, Rows], arm: str, other: str) -> str:
+def _compared(means: Mapping[str, Means], arm: str, other: str) -> str:
     """ "resnet-56 responds less than plain-56 (0.61 against 0.93 on average, with every one of 3 seeds)"."""
-    ours, theirs = rows[arm].mean(axis=1), rows[other].mean(axis=1)
-    seeds = min(len(ours), len(theirs))
-    less = int((ours[:seeds] < theirs[:seeds]).sum())
+    pairs = [(ours, means[other][seed]) for seed, ours in means[arm].items() if seed in means[other]]
+    known = [pair for pair in pairs if all(map(math.isfinite, pair))]
+    if not known:
+        return f"{arm} cannot be compared with {other}: no seed of both has finite responses"
+    seeds, less = len(known), sum(ours < theirs for ours, theirs in known)
     if less not in (0, seeds):
         how, sure = "does not clearly respond less than", f"less with {less} of {seeds} seeds"
     else:
         how = "responds less than" if less else "does not respond less than"
         sure = f"with each of {seeds} seeds" if seeds > 1 else "one seed"
-    return f"{arm} {how} {other} ({ours.mean():.3f} against {theirs.mean():.3f} on average, {sure})"
+    if seeds < len(pairs):
+        sure += f", {len(pairs) - seeds} more beyond all numbers"
+    ours, theirs = (sum(values) / seeds for values in zip(*known, strict=True))
+    return f"{arm} {how} {other} ({ours:.3f} against {theirs:.3f} on average, {sure})"
 
 
 # Figure 7.

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 
-from residuum.errors import counted
+from residuum.errors import UserError, counted
 from residuum.evaluation.answers import Answers, read_answers
 from residuum.evaluation.scores import Evaluation
 from residuum.evaluation.significance import mcnemar
@@ -24,6 +24,7 @@ Key = Literal["train_error", "train_loss", "test_error", "test_loss"]
 
 UNITS: dict[Key, str] = {"train_error": "%", "train_loss": "nats", "test_error": "%", "test_loss": "nats"}
 _ERRORS: dict[Key, str] = {"train_error": "train", "test_error": "test"}
+_ROUNDING = 1e-9  # relative: what subtracting percentages leaves
 SIGNIFICANT = 0.05
 """The p-value below which a difference counts as more than chance."""
 
@@ -89,8 +90,7 @@ class Outcome:
 
 def read_outcome(member: Member, folder: Path) -> Outcome:
     """What lies in the folder of a member that is made."""
-    measured = folder / member.measured_file if member.measure is not None else None
-    found = read_json(measured) if measured is not None and measured.is_file() else {}
+    found = _read_measured(folder / member.measured_file) if member.measure is not None else {}
     if member.run is None:
         return Outcome(member.arm, member.seed, folder, measured=found)
     run = RunFolder(folder)
@@ -109,6 +109,18 @@ def read_outcome(member: Member, folder: Path) -> Outcome:
         run=member.run,
         classes=tuple(manifest["data"]["classes"]),
     )
+
+
+def _read_measured(file: Path) -> Mapping[str, Any]:
+    if not file.is_file():  # of a run that came to no end
+        return {}
+    try:
+        found = read_json(file)
+    except UserError:
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{file} is damaged; remove it and give the same command again: it is measured anew")
+    return found
 
 
 @dataclass(frozen=True)
@@ -189,7 +201,7 @@ def _paired_t(values: "np.ndarray[Any, np.dtype[np.float64]]") -> tuple[float | 
     from scipy.stats import ttest_rel  # takes a second to import
 
     differences = values[:, 1] - values[:, 0]
-    if np.ptp(differences) == 0:  # the test divides by their spread
+    if np.ptp(differences) <= _ROUNDING * max(1.0, float(np.abs(values).max())):  # the test divides by their spread
         return None, ""
     return float(ttest_rel(values[:, 1], values[:, 0]).pvalue), f"paired t-test over {len(values)} seeds"
 
@@ -206,7 +218,7 @@ def _of_one_seed(pairs: Sequence[tuple[Outcome, Outcome]], key: Key) -> tuple[fl
 def in_words(found: Contrast) -> str:
     """ "plain-56 has a training error of 12.30 %, plain-20 of 4.50 %: 7.80 points more (p = 0.003, ...)"."""
     if not found.seeds:
-        return f"{found.second} and {found.first} cannot be compared: one of them has no finished seed"
+        return f"{found.second} and {found.first} cannot be compared: they have no finished seed in common"
     what, unit = found.key.replace("train", "training").replace("_", " "), UNITS[found.key]
     first, second = (f"{mean:.2f} %" if unit == "%" else f"{mean:.3f} {unit}" for mean in found.means)
     size = f"{abs(found.difference):.2f} points" if unit == "%" else f"{abs(found.difference):.3f} {unit}"

@@ -18,7 +18,7 @@ def draw(dataset: DataSet, train_images: int | None, test_images: int | None) ->
     Each class keeps its share. A split that has no more than asked for stays whole. Raises UserError for several
     labels an image, which have no classes to keep the shares of.
     """
-    if dataset.multi_label and (train_images or test_images):
+    if dataset.multi_label:
         raise UserError(f"{dataset.spec} has several labels an image; studies are of one label, take other data")
     wanted = {name: train_images if name == "train" else test_images for name in dataset.splits}
     splits = {name: _part(split, wanted[name]) for name, split in dataset.splits.items()}

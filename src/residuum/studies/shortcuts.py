@@ -1,10 +1,11 @@
 """Shortcuts: what is best carried past a residual unit's layers, and how (He et al. 2015, 3.3; He et al. 2016, 3)."""
 
 from residuum.data.facts import DataFacts
+from residuum.errors import counted
 from residuum.evaluation.published import CIFAR_10, SINGLE_VIEW, published_for
 from residuum.records import Cell
-from residuum.studies.ranking import order_in_words, ranked
-from residuum.studies.results import Contrast, Results, arms_table, contrast, error_chart
+from residuum.studies.ranking import holm, order_in_words, ranked
+from residuum.studies.results import SIGNIFICANT, Contrast, Results, arms_table, contrast, error_chart
 from residuum.studies.settings import WARM_UP_OF_2016
 from residuum.studies.small_images import cifar_plan, cifar_run
 from residuum.studies.study import Arm, Finding, Plan, ScaleName, Study
@@ -61,15 +62,24 @@ def published(kind: str) -> Cell:
 
 def _against_identity(found: list[Contrast]) -> str:
     """Which kinds are worse or better than the identity by more than chance, the widest difference first."""
-    clear = sorted((one for one in found if one.is_significant), key=lambda one: -abs(one.difference))
+    tested = [(one, one.p) for one in found if one.p is not None]
+    if not tested:
+        return "Whether any differs from the identity (A) by more than chance is not tested."
+    corrected = holm([p for _, p in tested])
+    clear = [one for (one, _), p in zip(tested, corrected, strict=True) if p < SIGNIFICANT]
+    clear.sort(key=lambda one: -abs(one.difference))
     groups = {
         "worse": [f"{one.second} (by {one.difference:.2f} points)" for one in clear if one.difference > 0],
         "better": [f"{one.second} (by {-one.difference:.2f} points)" for one in clear if one.difference < 0],
     }
     said = [f"{word} than the identity (A): {', '.join(kinds)}" for word, kinds in groups.items() if kinds]
+    # Of one seed the test is of these very networks: it knows nothing of the luck of training.
+    luck = "the luck of the test images" if any(one.seeds == 1 for one, _ in tested) else "chance"
+    tests = " or ".join(dict.fromkeys(one.test for one, _ in tested))
+    how = f"({tests}; Holm's correction for {counted(len(tested), 'comparison')})"
     if not said:
-        return "None differs from the identity (A) by more than chance."
-    return f"By more than chance, {'; '.join(said)} ({clear[0].test})."
+        return f"None differs from the identity (A) by more than {luck} {how}."
+    return f"By more than {luck}, {'; '.join(said)} {how}."
 
 
 STUDY = Study(

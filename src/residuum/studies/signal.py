@@ -15,6 +15,7 @@ from residuum.diagnosis.probe import probe
 from residuum.distributed import World
 from residuum.hardware import choose_device
 from residuum.records import Cell, Chart, Series, Table
+from residuum.studies.measured import sizes
 from residuum.studies.probing import training_batch
 from residuum.studies.results import Outcome, Results
 from residuum.studies.settings import base_run, is_large
@@ -118,7 +119,7 @@ def _record(run: Run, batch: tuple[Tensor, Tensor], networks: Iterable[tuple[int
 
 
 class _Signals(NamedTuple):
-    """A network's signals, means over the seeds: `std` and `gradient` (T, L), over `steps` (T,)."""
+    """A network's signals, means over the seeds: `std` and `gradient` (T, L), over `steps` (T,) that all have."""
 
     steps: tuple[int, ...]
     std: Floats
@@ -127,15 +128,22 @@ class _Signals(NamedTuple):
     @classmethod
     def of(cls, outcomes: Sequence[Outcome]) -> "_Signals":
         measured = [outcome.measured for outcome in outcomes]
-        std, gradient = (np.array([one[key] for one in measured], np.float64) for key in ("std", "gradient"))
-        return cls(tuple(measured[0]["steps"]), std.mean(axis=0), gradient.mean(axis=0))
+        steps = sorted(set.intersection(*(set(one["steps"]) for one in measured)))
+        std, gradient = (np.array([_at(one, key, steps) for one in measured]) for key in ("std", "gradient"))
+        return cls(tuple(steps), std.mean(axis=0), gradient.mean(axis=0))
 
     def kind(self, step: int) -> str:
-        """What the gradients of one measurement are like, in a word."""
+        """What the gradients of one measurement are like, in a word; infinite ones explode, whatever others do."""
         gradient = self.gradient[step]
-        if gradient.min() < _VANISHED:
+        if np.isfinite(gradient).all() and gradient.min() < _VANISHED:
             return "vanishing"
         return "exploding" if gradient.max() > _EXPLODED else "healthy"
+
+
+def _at(measured: Mapping[str, Any], key: str, steps: Sequence[int]) -> list[list[float]]:
+    """The layers' values after each of these updates."""
+    rows = dict(zip(measured["steps"], measured[key], strict=True))
+    return [sizes(rows[step]) for step in steps]
 
 
 def answer(results: Results) -> Finding:
@@ -163,14 +171,23 @@ def _check(name: str, seen: Sequence[_Signals]) -> str:
     least = min(float(one.gradient.min()) for one in seen)
     weakest = min(float(one.std.min()) for one in seen)
     do = "vanish" if least < _VANISHED else "do not vanish"
-    start = seen[0].gradient[0]
-    ratio = f"{start.max() / start.min():,.0f} times as large in one layer as in another"
-    grows = f"But it explodes: untrained it is up to {start.max():,.0f} times the weights, {ratio}."
     return (
         f"In {name}, gradients {do}: the smallest of any layer, {when}, is {least:.1e} of the layer's weights, "
         f"and the weakest forward signal has a standard deviation of {weakest:.2g}."
-        f"{' ' + grows if start.max() > _EXPLODED else ''}"
+        f"{_growth(seen)}"
     )
+
+
+def _growth(seen: Sequence[_Signals]) -> str:
+    """How far the gradient explodes, untrained or beyond all numbers at any time; nothing where it does not."""
+    start = seen[0].gradient[0]
+    if not all(np.isfinite(one.gradient).all() for one in seen):
+        when = "while training" if np.isfinite(start).all() else "untrained"
+        return f" But it explodes: {when} it is beyond all numbers."
+    if start.max() <= _EXPLODED:
+        return ""
+    ratio = f", {start.max() / start.min():,.0f} times as large in one layer as in another" if start.min() > 0 else ""
+    return f" But it explodes: untrained it is up to {start.max():,.0f} times the weights{ratio}."
 
 
 def _described(name: str, signals: _Signals, step: int) -> str:
@@ -231,7 +248,8 @@ def _over_updates(networks: Mapping[str, _Signals]) -> Chart:
 
 
 def _series(name: str, x: Iterable[int], y: Floats, x_label: str, y_label: str, number: int) -> Series:
-    return Series(name, tuple(map(float, x)), tuple(y.tolist()), x_label, y_label, run=number)
+    drawn = np.where(np.isfinite(y), y, np.nan)  # a gap
+    return Series(name, tuple(map(float, x)), tuple(drawn.tolist()), x_label, y_label, run=number)
 
 
 STUDY = Study(

@@ -16,9 +16,13 @@ _IMAGES: dict[ScaleName, tuple[int | None, int | None]] = {
 
 
 def cifar_run(scale: ScaleName, facts: DataFacts, model: str, *overrides: str) -> Run:
-    """`base_run` on images of at most 32 pixels a side: larger ones are reduced, smaller ones stay as they are."""
-    reduced = replace(facts, height=min(_SIDE, facts.height), width=min(_SIDE, facts.width))
-    return base_run(scale, reduced, model, *overrides)
+    """`base_run` on images of at most 32 pixels a side."""
+    return base_run(scale, reduced(facts), model, *overrides)
+
+
+def reduced(facts: DataFacts) -> DataFacts:
+    """The facts of images that are reduced to 32 pixels a side where they are larger; smaller ones stay as they are."""
+    return replace(facts, height=min(_SIDE, facts.height), width=min(_SIDE, facts.width))
 
 
 def cifar_plan(scale: ScaleName, arms: tuple[Arm, ...], seeds: int | None = None) -> Plan:

@@ -26,8 +26,7 @@ def main(arguments: list[str]) -> int:
         return 1 if error else 0
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     for line in sys.stdin:
-        with output_to(Path(line.rstrip("\n")) / LOG):
-            error = make_quietly(Path(line.rstrip("\n")))
+        error = make_logged(Path(line.rstrip("\n")))
         print(json.dumps({"error": error}), file=replies, flush=True)
     return 0
 
@@ -48,6 +47,15 @@ def make_quietly(folder: Path) -> str:
         traceback.print_exc()
         return f"{type(error).__name__}: {error}; see {folder / LOG}"
     return ""
+
+
+def make_logged(folder: Path) -> str:
+    """The same, with all that is said meanwhile in the folder's `log.txt`."""
+    try:
+        with output_to(folder / LOG):
+            return make_quietly(folder)
+    except OSError as error:
+        return f"{error.filename or folder}: {in_words(error)}"
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What a run comes to: its measurements, its final model, and what it says of itself in the end."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from residuum.training.context import Context
 from residuum.training.interruption import Interrupted
 from residuum.training.job import Job
 from residuum.training.preparation import PreparedData, model_args
+from residuum.training.run import ModelChoice
 from residuum.training.updates import MOST_NAMED
 from residuum.weights import Classifier, load, save_model
 
@@ -56,7 +58,7 @@ def finish(
 def _published(context: Context, protocol: str, splits: Iterable[str]) -> dict[str, tuple[Published, ...]]:
     """What is printed of this network, by split."""
     model = context.run.model
-    if model_args(model).keys() - {"shortcut"}:  # a network that nobody has published
+    if replace(model, shortcut=None, weights=None, freeze_until=None) != ModelChoice(model.name):  # nobody's but ours
         return dict.fromkeys(splits, ())
     network = (model.name, model.shortcut, protocol)
     return {split: published_on(context.dataset, split, [network])[0] for split in splits}

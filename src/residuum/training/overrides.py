@@ -80,6 +80,11 @@ def _parse(text: str, annotation: Any) -> Any:
     return text
 
 
+def paths_of(overrides: Iterable[str]) -> list[str]:
+    """The fields that the overrides set, by their full paths. Raises UserError as `apply_overrides` does."""
+    return [_parse_override(override)[0] for override in overrides]
+
+
 def describe_difference(a: Run, b: Run) -> list[str]:
     """One line a field that differs, "optimizer.lr: 0.1 -> 0.05", in the order of the fields."""
     before, after = settings_of(a), settings_of(b)
