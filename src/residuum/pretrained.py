@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from residuum.data.preprocessing import Preprocessing
 from residuum.errors import UserError
-from residuum.models.catalogue import create_model, find
+from residuum.models.catalogue import PARTS, create_model, find
 from residuum.models.normalisation import Shift
 from residuum.models.translate import check_origin, our_name_for, translate
 from residuum.models.trunk import ResNet
@@ -123,9 +123,9 @@ def _check_file(name: str, network: nn.Module, path: Path) -> None:
         return
     options = {**arguments, "num_classes": 1, "in_channels": 1}
     trained = skeleton(found, options, path.parent / CONFIG)
-    for part, of in _PARTS.items():
+    for part, of in _TOLD_BY.items():
         if of(trained) != of(network):
-            kind = arguments.get(part) or _DEFAULTS[part]
+            kind = arguments.get(part) or PARTS[part]
             advice = f"choose the same by --set model.{part}={kind}" if kind else f"leave model.{part} out"
             raise UserError(f"{path} was trained with another {part} ({kind or 'none given'}); {advice}")
 
@@ -143,14 +143,11 @@ def _activation(network: nn.Module) -> Activation | None:
 
 
 # The weights of one fit into those of the other, by name and by shape.
-_PARTS: dict[str, Callable[[nn.Module], object]] = {
+_TOLD_BY: dict[str, Callable[[nn.Module], object]] = {
     "shortcut": _shortcuts,
     "normalisation": _normalisations,
     "activation": _activation,
 }
-
-
-_DEFAULTS = {"shortcut": None, "normalisation": "batch", "activation": "relu"}
 
 
 def _from_torchvision(model: str) -> StateDict:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from verbs import refused, said
 
-from residuum.cli import main
 from residuum.data.preprocessing import Preprocessing
 from residuum.models.catalogue import create_model
 from residuum.weights import Classifier, save_model
@@ -26,22 +26,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def said(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> tuple[str, str]:
-    capsys.readouterr()
-    assert main(["diagnose", *map(str, arguments)]) == code
-    captured = capsys.readouterr()
-    return captured.out, captured.err
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    out, err = said(capsys, *arguments, code=2)
-    assert out == ""
-    assert err.count("\n") == 1, err
-    return err
-
-
 def test_a_saved_model_is_diagnosed_in_words_and_by_layer(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out, _ = said(capsys, model, "digits", *CPU)
+    out, _ = said(capsys, "diagnose", model, "digits", *CPU)
     lines = out.splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["verdict", "reason", "remedy"]
     assert lines[0].split()[1] == "healthy"
@@ -50,13 +36,13 @@ def test_a_saved_model_is_diagnosed_in_words_and_by_layer(model: Path, capsys: p
 
 
 def test_a_network_by_name_is_newly_built_for_the_classes(capsys: pytest.CaptureFixture[str]) -> None:
-    out, _ = said(capsys, "plain56", "digits", "--images", 16, *CPU)
+    out, _ = said(capsys, "diagnose", "plain56", "digits", "--images", 16, *CPU)
     assert out.startswith("verdict  exploding")
     assert "Add shortcuts" in out
 
 
 def test_json_has_all_that_was_found(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out, _ = said(capsys, model, "digits", "--json", "--images", 32, "--lr", 0.1, *CPU)
+    out, _ = said(capsys, "diagnose", model, "digits", "--json", "--images", 32, "--lr", 0.1, *CPU)
     found = json.loads(out)
     assert (found["verdict"], found["lr"], found["probe"]["images"]) == ("healthy", 0.1, 32)
     assert found["probe"]["layers"][0]["name"] == "conv1"
@@ -65,14 +51,15 @@ def test_json_has_all_that_was_found(model: Path, capsys: pytest.CaptureFixture[
 
 
 def test_the_same_images_are_looked_at_each_time(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert said(capsys, model, "digits", "--json", *CPU) == said(capsys, model, "digits", "--json", *CPU)
+    command = ("diagnose", model, "digits", "--json", *CPU)
+    assert said(capsys, *command) == said(capsys, *command)
 
 
 def test_a_page_is_written_where_it_is_asked_for(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "new" / "page.html"
-    _, err = said(capsys, model, "digits", "-o", page, *CPU)
+    _, err = said(capsys, "diagnose", model, "digits", "-o", page, *CPU)
     assert f"page: {page}" in err
     text = page.read_text(encoding="utf-8")
     assert text.startswith("<!DOCTYPE html>")
@@ -86,15 +73,15 @@ def test_a_damaged_image_is_named_and_passed_over(tmp_path: Path, capsys: pytest
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(values.integers(0, 255, (32, 32, 3), np.uint8)).save(folder / f"{number}.png")
     (tmp_path / "train" / "a" / "0.png").write_bytes(b"no image")
-    out, err = said(capsys, "resnet8", tmp_path / "train", "--json", *CPU)
+    out, err = said(capsys, "diagnose", "resnet8", tmp_path / "train", "--json", *CPU)
     assert "0.png" in err
     assert 2 <= json.loads(out)["probe"]["images"] <= 7
 
 
 def test_wrong_input_is_refused_in_one_line(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "6n+2" in refused(capsys, "resnet21", "digits")
-    assert "does not exist" in refused(capsys, "no/such/model", "digits")
-    assert "digits" in refused(capsys, model, "digit")
-    assert "is a folder" in refused(capsys, model, "digits", "-o", tmp_path)
-    assert "cuda" in refused(capsys, model, "digits", "--device", "gpu")
-    assert "--images" in refused(capsys, model, "digits", "--images", 1)
+    assert "6n+2" in refused(capsys, "diagnose", "resnet21", "digits")
+    assert "does not exist" in refused(capsys, "diagnose", "no/such/model", "digits")
+    assert "digits" in refused(capsys, "diagnose", model, "digit")
+    assert "is a folder" in refused(capsys, "diagnose", model, "digits", "-o", tmp_path)
+    assert "cuda" in refused(capsys, "diagnose", model, "digits", "--device", "gpu")
+    assert "--images" in refused(capsys, "diagnose", model, "digits", "--images", 1)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from verbs import refused, said
 
 from residuum.cli import main
 from residuum.cli.insights import confident_mistakes
@@ -46,20 +47,6 @@ def runs(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for name, flags in made.items():
         assert main(["train", str(photos), "-o", str(folder / name), *TRAINING, *flags]) == 0
     return [folder / name for name in made]
-
-
-def said(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> tuple[str, str]:
-    capsys.readouterr()
-    assert main([str(argument) for argument in arguments]) == code
-    captured = capsys.readouterr()
-    return captured.out, captured.err
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    out, err = said(capsys, *arguments, code=2)
-    assert out == ""
-    assert err.count("\n") == 1, err
-    return err
 
 
 def test_what_training_has_said_is_what_evaluate_finds_and_the_answers_hold(

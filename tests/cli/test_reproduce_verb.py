@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from verbs import said
 
-from residuum.cli import main
 from residuum.data.facts import DataFacts
 from residuum.studies.reproduce import REPRODUCTIONS
 from residuum.studies.study import Arm, Plan, ScaleName
@@ -31,24 +31,17 @@ def _of_8_layers(arm: Arm) -> Arm:
     return replace(arm, run=replace(arm.run, model=replace(arm.run.model, name="resnet8")))
 
 
-def said(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> tuple[str, str]:
-    capsys.readouterr()
-    assert main(["reproduce", *map(str, arguments)]) == code
-    captured = capsys.readouterr()
-    return captured.out, captured.err
-
-
 def test_without_a_name_they_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    out, _ = said(capsys, "--json")
+    out, _ = said(capsys, "reproduce", "--json")
     names = [one["name"] for one in json.loads(out)["reproductions"]]
     assert names == ["table2", "table3", "table6", "figure4", "figure6", "figure7", "he2016-table1", "he2016-table2"]
-    assert "table6" in said(capsys)[0]
+    assert "table6" in said(capsys, "reproduce")[0]
 
 
 def test_a_dry_run_says_what_differs_and_costs_and_makes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, err = said(capsys, "table6", "digits", "--dry-run", "-o", tmp_path / "studies", *SHORT)
+    out, err = said(capsys, "reproduce", "table6", "digits", "--dry-run", "-o", tmp_path / "studies", *SHORT)
     assert out == ""
     assert "differs: one process: batch normalisation over the 128 images" in err
     assert "differs: digits in the place of cifar10" in err
@@ -68,7 +61,7 @@ def test_a_dry_run_says_what_differs_and_costs_and_makes_nothing(
 def test_seeds_and_precision_are_told_as_asked_for(
     options: list[str], told: list[str], untold: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, err = said(capsys, "table6", "digits", "--dry-run", "-o", tmp_path, *SHORT, *options)
+    _, err = said(capsys, "reproduce", "table6", "digits", "--dry-run", "-o", tmp_path, *SHORT, *options)
     lines = [line for line in err.splitlines() if line.startswith("differs:")]
     assert all(any(line.startswith(f"differs: {one}") for line in lines) for one in told)
     assert not any(one in line for one in untold for line in lines)
@@ -76,7 +69,7 @@ def test_seeds_and_precision_are_told_as_asked_for(
 
 def test_a_result_stands_beside_the_published_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     how = ["--seeds", "1", "-j", "1", "--device", "cpu", "-o", tmp_path, *SHORT]
-    out, err = said(capsys, "table6", "digits", "--json", *how)
+    out, err = said(capsys, "reproduce", "table6", "digits", "--json", *how)
     found = json.loads(out)
     assert [(row["arm"], row["published [%]"], row["runs"]) for row in found["table"]][:2] == [
         ("resnet-20", 8.75, 1),
@@ -85,7 +78,7 @@ def test_a_result_stands_beside_the_published_one(tmp_path: Path, capsys: pytest
     assert "other data" in found["verdict"]
     assert "2 runs, 4 updates" in err
     assert len([*tmp_path.glob("table6-digits-paper*/report.html")]) == 1
-    text, err = said(capsys, "table6", "digits", *how)
+    text, err = said(capsys, "reproduce", "table6", "digits", *how)
     assert "nothing is left to train" in err
     assert "published [%]" in text
 
@@ -104,13 +97,13 @@ def test_a_result_stands_beside_the_published_one(tmp_path: Path, capsys: pytest
 def test_what_makes_no_sense_is_refused_in_a_line(
     arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, err = said(capsys, *arguments, code=2)
+    out, err = said(capsys, "reproduce", *arguments, code=2)
     assert out == ""
     assert err.count("\n") == 1, err
     assert named in err
 
 
 def test_several_processes_normalise_each_over_its_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, err = said(capsys, "table6", "digits", "--dry-run", "--nproc", "2", "-o", tmp_path, *SHORT)
+    _, err = said(capsys, "reproduce", "table6", "digits", "--dry-run", "--nproc", "2", "-o", tmp_path, *SHORT)
     assert "differs: 2 processes share each batch, and each normalises over its part of it" in err
     assert "differs: one process" not in err

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from verbs import said
 
 from residuum.cli import main
 from residuum.studies import STUDIES
@@ -21,13 +22,6 @@ ONE = ["--scale", "smoke", "--seeds", "1", "-j", "1", "--set", "epochs=1", "--se
 def folder_in(studies: Path) -> Path:
     (folder,) = studies.glob("normalisation-digits-smoke-*")  # its own name, since more is set than usual
     return folder
-
-
-def said(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> tuple[str, str]:
-    capsys.readouterr()
-    assert main([str(argument) for argument in arguments]) == code
-    captured = capsys.readouterr()
-    return captured.out, captured.err
 
 
 @pytest.fixture(scope="module")

@@ -9,17 +9,17 @@ from rich.console import Console
 from trial import TRIAL
 
 from residuum.studies.engine import MEMBERS, StudyResult, prepare
-from residuum.studies.progress import share_done, shown
+from residuum.studies.progress import made_of, share_done, shown
 
 
 def test_nothing_all_and_a_half(trial: StudyResult, tmp_path: Path) -> None:
     prepared = prepare(TRIAL, scale="smoke", out=tmp_path)
-    assert share_done(prepared) == 0.0
+    assert share_done(prepared, made_of(prepared)) == 0.0
     work = [prepared.work_of(member) for member, _ in prepared.members]
     for place, (_, folder) in enumerate(trial.prepared.members, start=1):
         shutil.copytree(folder, tmp_path / MEMBERS / folder.name)
-        assert share_done(prepared) == pytest.approx(sum(work[:place]) / sum(work))
-    assert share_done(prepared) == 1.0
+        assert share_done(prepared, made_of(prepared)) == pytest.approx(sum(work[:place]) / sum(work))
+    assert share_done(prepared, made_of(prepared)) == 1.0
 
 
 def test_a_measure_alone_is_no_work_beside_training(trial: StudyResult, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from depth_results import CIFAR, DIGITS, PHOTOGRAPHS, Errors, made_up
 from residuum.studies import responses
 from residuum.studies.degradation import STUDY, plan
 from residuum.studies.engine import StudyResult, prepare, run_study
-from residuum.studies.members import has_ended
+from residuum.studies.members import end_of
 
 LOW: Errors = [(1.0, 9.0), (1.2, 9.3), (0.9, 9.1)]
 LOWER: Errors = [(0.5, 8.0), (0.6, 8.3), (0.4, 8.1)]
@@ -41,7 +41,7 @@ def test_on_the_digits_a_deeper_plain_network_trains_worse_and_its_residual_twin
 def test_responses_trains_nothing_that_degradation_has_trained(smoke: StudyResult, folder: Path) -> None:
     prepared = prepare(responses.STUDY, scale="smoke", seeds=1, out=folder)
     assert len(prepared.missing) == 4
-    assert all(has_ended(member) for member in prepared.missing)
+    assert all(end_of(member) is not None for member in prepared.missing)
     found = run_study(responses.STUDY, scale="smoke", seeds=1, out=folder)
     layers = {arm: len(outcomes[0].measured["std"]) for arm, outcomes in found.results.outcomes.items()}
     assert layers == {"plain-20": 19, "plain-56": 55, "resnet-20": 19, "resnet-56": 55}  # all but the classifier

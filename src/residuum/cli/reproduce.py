@@ -8,7 +8,7 @@ import typer
 
 from residuum.cli import options
 from residuum.cli.startup import import_torch
-from residuum.cli.study import carry_out, chosen_maker, introduce, overrides_of, tell
+from residuum.cli.study import answer, chosen_maker, overrides_of
 from residuum.errors import UserError, unknown_name
 from residuum.records import Table
 
@@ -66,11 +66,10 @@ def reproduce(
         overrides=overrides_of(changes, device, precision),
         root=None if root is None else str(root),
     )
+    maker = chosen_maker(prepared, jobs, nproc, on)
     for line in _differences(chosen, prepared.plan, spec, changes or [], nproc):
         print(f"differs: {line}", file=sys.stderr)
-    introduce(prepared, with_time=True)
-    if not dry_run:
-        tell(carry_out(prepared, chosen_maker(prepared, jobs, nproc, on)), as_json)
+    answer(prepared, maker, dry_run=dry_run, as_json=as_json)
 
 
 def _list(as_json: bool) -> None:

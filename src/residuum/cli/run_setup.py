@@ -9,9 +9,6 @@ from residuum.errors import UserError
 from residuum.records import Part, Section, Table
 from residuum.report.names import isolated
 
-_PARTS = {"shortcut": None, "normalisation": "batch", "activation": "relu"}
-"""What a network can have another of, and what it has where nothing is said."""
-
 _MOST_CLASSES = 50  # that are named
 
 
@@ -25,16 +22,17 @@ def networks(runs: Runs) -> Iterator[Section]:
 
 def _asked_for(record: RunRecord) -> tuple[dict[str, object], tuple[int, int, int]]:
     """Options of the network, and the shape of what it is shown."""
+    from residuum.models.catalogue import PARTS
+
     run = record.manifest["run"]
     channels, size = run["data"]["channels"], run["data"]["size"]
     options = {"name": record.model, "num_classes": len(record.classes), "in_channels": channels}
-    parts = {part: run["model"].get(part, usual) for part, usual in _PARTS.items()}
-    changed = {part: value for part, value in parts.items() if value != _PARTS[part]}
+    changed = {part: run["model"][part] for part, usual in PARTS.items() if run["model"].get(part, usual) != usual}
     return options | changed, (channels, size, size)
 
 
 def _network(record: RunRecord) -> Iterator[Part]:
-    from residuum.models.catalogue import create_skeleton
+    from residuum.models.catalogue import PARTS, create_skeleton
     from residuum.models.summary import summarise
 
     options, shape = _asked_for(record)
@@ -42,7 +40,7 @@ def _network(record: RunRecord) -> Iterator[Part]:
         summary = summarise(create_skeleton(**options), shape)  # type: ignore[arg-type]
     except UserError:
         return
-    parts = "".join(f", {part} {options[part]}" for part in _PARTS if part in options)
+    parts = "".join(f", {part} {options[part]}" for part in PARTS if part in options)
     what = f"{record.model}{parts}{',' if parts else ''} on {'x'.join(map(str, shape))}"
     yield f"{what}: {summary.parameters:,} parameters, {summary.multiply_adds:,} multiply-adds."
     yield summary.stages

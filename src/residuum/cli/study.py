@@ -82,7 +82,12 @@ def study(
         split_seed=split_seed,
     )
     maker = chosen_maker(prepared, jobs, nproc, on)
-    introduce(prepared, with_time=dry_run or scale != "smoke", as_json=dry_run and as_json)
+    answer(prepared, maker, dry_run=dry_run, as_json=as_json)
+
+
+def answer(prepared: "Prepared", maker: "Maker", *, dry_run: bool, as_json: bool) -> None:
+    """Say what it costs; unless that is all that was asked, make the members and tell what was found."""
+    introduce(prepared, with_time=dry_run or prepared.scale != "smoke", as_json=dry_run and as_json)
     if not dry_run:
         tell(carry_out(prepared, maker), as_json)
 
@@ -129,7 +134,7 @@ def chosen_maker(prepared: "Prepared", jobs: int | None, nproc: int, on: str | N
     return here if number <= 1 else side_by_side(number, devices)
 
 
-def introduce(prepared: "Prepared", with_time: bool, as_json: bool = False) -> None:
+def introduce(prepared: "Prepared", with_time: bool, as_json: bool) -> None:
     """Say on stderr what is about to happen and what it costs; `with_time` after some seconds of trying.
 
     as_json: on stdout, as one object.

@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from residuum.diagnosis.functions import tensors
-from residuum.diagnosis.probe import Loss, probe
+from residuum.diagnosis.probe import Loss, probe, result_of
 from residuum.diagnosis.verdict import Diagnosis, judge
 from residuum.errors import UserError
 from residuum.randomness import derived_seed
@@ -73,12 +72,12 @@ def _as_taken(module: nn.Module, images: Tensor) -> Tensor:
 
 
 def _with_labels_there(loss: Loss) -> Loss:
-    return lambda output, labels: loss(output, labels.to(_first(output).device))
+    return lambda output, labels: loss(output, labels.to(result_of(output).device))
 
 
 def _cross_entropy(output: object, labels: Tensor) -> Tensor:
     """Of the first tensor of the output. Raises UserError where it is no classifier's, or where labels do not fit."""
-    values = _first(output)
+    values = result_of(output)
     shape, is_whole = tuple(labels.shape), not (labels.is_floating_point() or labels.is_complex())
     if values.ndim != 2 or values.shape[1] < 2 or not is_whole or labels.dtype == torch.bool or labels.ndim != 1:
         raise UserError(
@@ -95,7 +94,7 @@ def _cross_entropy(output: object, labels: Tensor) -> Tensor:
 
 
 def _without_labels(output: object, labels: Tensor) -> Tensor:
-    values, draw = _first(output), torch.Generator().manual_seed(derived_seed(0, "diagnosis"))
+    values, draw = result_of(output), torch.Generator().manual_seed(derived_seed(0, "diagnosis"))
     if not values.ndim:
         raise UserError("the network returns one number for all images; give the part of it that returns one for each")
     if values.ndim == 2 and values.shape[1] > 1:
@@ -104,7 +103,3 @@ def _without_labels(output: object, labels: Tensor) -> Tensor:
     direction = torch.randn(values.shape, generator=draw).to(values)
     lengths = torch.linalg.vector_norm(direction.reshape(len(direction), -1), dim=1)
     return (values * direction).sum() / lengths.sum()
-
-
-def _first(output: object) -> Tensor:
-    return next(value for value in tensors(output) if value.is_floating_point())

@@ -64,6 +64,11 @@ def can_die(kind: str) -> bool:
     return kind in _RECTIFIERS
 
 
+def first_of_numbers(values: Any) -> Tensor | None:
+    """The first of the tensors that holds floating-point numbers, if any does."""
+    return next((tensor for tensor in tensors(values) if tensor.is_floating_point()), None)
+
+
 def tensors(values: Any) -> Iterator[Tensor]:
     """The tensors in arguments or results, in lists, tuples and dicts, too."""
     if isinstance(values, Tensor):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from residuum.diagnosis.facts import JoinFacts, LayerFacts, Probe
-from residuum.diagnosis.functions import tensors
+from residuum.diagnosis.functions import first_of_numbers
 from residuum.diagnosis.numbers import moments, norm, spread, variation
 from residuum.diagnosis.watch import SeenJoin, SeenLayer, Watch
 from residuum.errors import UserError
@@ -47,7 +47,7 @@ def probe(
         with watch:
             watch.follow(given)
             output = network(given)
-        result = _first(output)
+        result = result_of(output)
         if not watch.layers:
             raise UserError(
                 "no layer was seen in the network: what is exported, quantised or made of functions alone hides its "
@@ -83,8 +83,9 @@ def _check(network: nn.Module) -> None:
         raise UserError("the network is on the meta device, without values; build it on the CPU or a GPU")
 
 
-def _first(output: Any) -> Tensor:
-    found = next((tensor for tensor in tensors(output) if tensor.is_floating_point()), None)
+def result_of(output: Any) -> Tensor:
+    """The first tensor of numbers in what a network returned. Raises UserError if there is none."""
+    found = first_of_numbers(output)
     if found is None:
         raise UserError(f"the network returned {type(output).__name__} without a tensor of numbers; wrap it in one")
     return found

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from residuum.diagnosis.facts import Kind, Normaliser
-from residuum.diagnosis.functions import activation, added, can_die, is_weighted, tensors
+from residuum.diagnosis.functions import activation, added, can_die, first_of_numbers, is_weighted, tensors
 from residuum.diagnosis.numbers import NOTHING, Moments, lengths, moments, precise, variation
 
 _END = 0.01  # how near its end an output is saturated: a tanh passes on 2 % of a gradient there, a sigmoid 1 %
@@ -111,7 +111,7 @@ class Watch(TorchFunctionMode):
 
     def _ends(self, module: nn.Module, args: Any, output: Any) -> None:
         _, number = self._within.pop()
-        result = next((value for value in tensors(output) if value.is_floating_point()), None)
+        result = first_of_numbers(output)
         if number < 0 or result is None:
             return
         seen = self.layers[number]

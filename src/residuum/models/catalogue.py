@@ -127,6 +127,10 @@ OPEN_FAMILIES: tuple[tuple[str, int | None, Entry], ...] = (
 )
 
 
+PARTS: dict[str, str | None] = {"shortcut": None, "normalisation": "batch", "activation": "relu"}
+"""What shapes a network of a name and can be chosen, and what it has where nothing is; None: its paper's."""
+
+
 def create_model(
     name: str,
     *,

@@ -10,7 +10,7 @@ from residuum.evaluation.scores import error
 from residuum.evaluation.views import Kind, Protocol
 from residuum.inference.evaluate import evaluate
 from residuum.records import Cell, Table
-from residuum.studies.results import Results, Spread, error_chart, spread
+from residuum.studies.results import Results, Spread, error_chart, known, spread
 from residuum.studies.study import Finding, Plan, Subject
 from residuum.weights import load
 
@@ -90,15 +90,15 @@ def compared(results: Results, *, title: str, figures: Sequence[Figure], data: s
     for n measured and m published runs (pi/2m where a median is printed, which scatters more than a mean); where
     neither is known, the binomial standard error of the test set. No z is given on other data than `data`.
     """
-    known = {one.measured.get("data") for arm in results.outcomes for one in results.finished(arm)}
-    is_comparable = known == {data}
+    judged_on = {one.measured.get("data") for arm in results.outcomes for one in results.finished(arm)}
+    is_comparable = judged_on == {data}
     rows = [_row(results, figure) for figure in figures]
     columns = ("arm", "error", "published [%]", "measured [%]", "±", "s", "s from", "z", "runs")
     notes = [_NOTE] if is_comparable else [f"these data are not {data}: no z can be given"]
     return Finding(
         verdict=_verdict(rows, is_comparable, data),
         table=Table(title, columns, tuple(_cells(row, is_comparable) for row in rows)),
-        charts=(error_chart(results),) if known else (),
+        charts=(error_chart(results),) if judged_on else (),
         notes=tuple(notes),
     )
 
@@ -126,13 +126,9 @@ def _standard_error(figure: Figure, measured: Spread, images: int) -> tuple[floa
 def _cells(row: _Row, is_comparable: bool) -> tuple[Cell, ...]:
     figure, measured = row.figure, row.measured
     published: Cell = figure.word or figure.error
-    numbers = (_known(value) for value in (measured.mean, measured.std))
-    sure = (_known(row.s), row.basis, row.z) if is_comparable else (None, "", None)
+    numbers = (known(value) for value in (measured.mean, measured.std))
+    sure = (known(row.s), row.basis, row.z) if is_comparable else (None, "", None)
     return figure.arm, figure.top, published, *numbers, *sure, measured.n
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _verdict(rows: Sequence[_Row], is_comparable: bool, data: str) -> str:

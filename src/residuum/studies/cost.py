@@ -11,7 +11,7 @@ from residuum.errors import counted
 from residuum.hardware import autocast, choose_device, choose_precision
 from residuum.models.catalogue import create_model
 from residuum.studies.engine import Prepared
-from residuum.studies.members import has_ended
+from residuum.studies.members import end_of
 from residuum.studies.work import BACKWARD, size_of, training_work
 from residuum.training.preparation import model_args
 from residuum.training.run import Run
@@ -56,7 +56,7 @@ class Cost:
 def cost(prepared: Prepared) -> Cost:
     """What the members that are not trained yet come to; each that studies share counts once. Nothing is computed."""
     folders = {folder: member for member, folder in prepared.members}
-    runs = [member.run for folder, member in folders.items() if member.run is not None and not has_ended(folder)]
+    runs = [member.run for folder, member in folders.items() if member.run is not None and end_of(folder) is None]
     images = prepared.counts["train"]
     updates = [(run, run.total_iterations(images // min(run.batch_size, images))) for run in runs]
     return Cost(

@@ -5,8 +5,18 @@ from typing import NamedTuple
 
 from residuum.data.facts import DataFacts
 from residuum.evaluation.published import CIFAR_10, SINGLE_VIEW, published_for
-from residuum.records import Cell, Chart, Series
-from residuum.studies.results import Contrast, Results, arms_table, contrast, curve, in_words, over
+from residuum.records import Chart, Series
+from residuum.studies.results import (
+    Contrast,
+    Results,
+    arms_table,
+    contrast,
+    curve,
+    in_words,
+    known,
+    over,
+    watched_split,
+)
 from residuum.studies.settings import base_run, is_large
 from residuum.studies.small_images import cifar_plan
 from residuum.studies.study import Arm, Finding, Plan, ScaleName, Study
@@ -54,7 +64,7 @@ def kind_and_depth(arm: str) -> tuple[str, int]:
 def answer(results: Results) -> Finding:
     """Whether the deepest network of each kind trains worse than the shallowest, and He et al.'s figures 1, 4 and 6."""
     pairs = [_Pair.of(results, kind) for kind in (PLAIN, RESIDUAL)]
-    extra = {"train loss": lambda arm: _known(results.spread(arm, "train_loss").mean)}
+    extra = {"train loss": lambda arm: known(results.spread(arm, "train_loss").mean)}
     published = {arm: figure for arm in results.outcomes if (figure := _published(results, arm)) is not None}
     if published:
         extra["published test error [%]"] = published.get
@@ -156,10 +166,6 @@ def _published(results: Results, arm: str) -> float | None:
     return found[0].top1_error if found else None
 
 
-def _known(value: float) -> Cell:
-    return value if value == value else None
-
-
 # Figures.
 
 
@@ -170,13 +176,13 @@ def _curves(results: Results) -> Chart:
     return Chart(
         "Error over the epochs: plain, and residual",
         tuple(panel for panel in panels if panel),
-        f"Training and {_judged(results)} error of plain and of residual networks. Training error at the end: {ends}",
+        f"Training and {watched_split(results)} error, plain and residual; training error at the end: {ends}",
     )
 
 
 def _panel(results: Results, kind: str) -> tuple[Series, ...]:
     arms = [arm for arm in results.outcomes if kind_and_depth(arm)[0] == kind and results.outcomes[arm][0].metrics]
-    judged = _judged(results)
+    judged = watched_split(results)
     return tuple(
         curve(
             results.outcomes[arm],
@@ -189,12 +195,6 @@ def _panel(results: Results, kind: str) -> tuple[Series, ...]:
         for number, arm in enumerate(arms)
         for split in ("train", "val")
     )
-
-
-def _judged(results: Results) -> str:
-    """Which images the curves are of: those of validation; where there are none, a run is watched on the test's."""
-    has_validation = any("val" in one.evaluations for outcomes in results.outcomes.values() for one in outcomes)
-    return "validation" if has_validation else "test"
 
 
 def _over_depth(results: Results) -> tuple[Chart, ...]:

@@ -19,7 +19,7 @@ from residuum.hardware import choose_device
 from residuum.models.catalogue import create_model
 from residuum.randomness import derived_seed, permutation, uniform
 from residuum.records import Cell, Chart, Series, Table
-from residuum.studies.results import Results, Spread, contrast, error_chart, in_words, spread
+from residuum.studies.results import Results, Spread, contrast, error_chart, in_words, known, spread
 from residuum.studies.small_images import cifar_plan, cifar_run
 from residuum.studies.study import Arm, Finding, Plan, ScaleName, Study, Subject
 
@@ -212,17 +212,13 @@ def _table(results: Results) -> Table:
 
 def _classifier_row(results: Results, arm: str) -> tuple[Cell, ...]:
     trained, tested = results.spread(arm, "train_error"), results.spread(arm, "test_error")
-    return arm, _known(trained.mean), _known(tested.mean), _known(tested.std), None, None, None, tested.n
+    return arm, known(trained.mean), known(tested.mean), known(tested.std), None, None, None, tested.n
 
 
 def _regression_row(results: Results, loss: str, share: float) -> tuple[Cell, ...]:
     absolute, square = _errors(results, loss, share), _errors(results, loss, share, "root mean square")
     measured = (absolute.mean, absolute.std, square.mean)
-    return _name(loss, share), None, None, None, *map(_known, measured), absolute.n
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    return _name(loss, share), None, None, None, *map(known, measured), absolute.n
 
 
 def _chart(results: Results) -> Chart:

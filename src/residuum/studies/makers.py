@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from residuum.errors import UserError, missing_extra
-from residuum.studies.members import make
+from residuum.studies.members import described, end_of, is_made, make
 from residuum.studies.worker import LOG
 from residuum.training.interruption import Interrupted, StopRequest, listen_for_stop
 
@@ -216,16 +216,19 @@ def with_torchrun(processes: int) -> Maker:
 
 
 def _under_torchrun(folder: Path, processes: int, look: Look, stop: StopRequest) -> None:
-    """Train with all processes, then measure with one."""
-    worker = ["-m", "residuum.studies.worker", str(folder)]
+    """Train with all processes, then measure with one; what is not wanted is not begun."""
+    worker, members = ["-m", "residuum.studies.worker", str(folder)], described(folder)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    for command, threads in ((launcher + worker, max(1, _cores() // processes)), (worker, _cores())):
-        _attend(folder, [sys.executable, *command], {"OMP_NUM_THREADS": str(threads)}, look, stop)
+    if members[0].run is not None and end_of(folder) is None:
+        _attend(folder, launcher + worker, max(1, _cores() // processes), look, stop)
+    if not all(is_made(member, folder) for member in members):
+        _attend(folder, worker, _cores(), look, stop)
 
 
-def _attend(folder: Path, command: Sequence[str], settings: Mapping[str, str], look: Look, stop: StopRequest) -> None:
+def _attend(folder: Path, arguments: Sequence[str], threads: int, look: Look, stop: StopRequest) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with (folder / LOG).open("a", encoding="utf-8") as log:
-        process = _started(command, {**os.environ, **settings}, stdout=log, stderr=log)
+        process = _started([sys.executable, *arguments], environment, stdout=log, stderr=log)
         try:
             while process.poll() is None:
                 look([folder])

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from residuum.data.sources import DataSet, open_data
 from residuum.distributed import world_from_environment
@@ -39,13 +39,13 @@ class Draw:
 
     def open(self) -> DataSet:
         """The data set, cut to size. Raises UserError as `open_data` does."""
-        return _opened(self)
+        whole = _opened(self.spec, self.root, self.val_fraction, self.split_seed)
+        return draw(whole, self.train_images, self.test_images)
 
 
-@lru_cache(maxsize=1)
-def _opened(choice: Draw) -> DataSet:
-    whole = open_data(choice.spec, root=choice.root, val_fraction=choice.val_fraction, split_seed=choice.split_seed)
-    return draw(whole, choice.train_images, choice.test_images)
+@lru_cache(maxsize=1)  # the members of a study are of one data set
+def _opened(spec: str, root: str | None, val_fraction: float, split_seed: int) -> DataSet:
+    return open_data(spec, root=root, val_fraction=val_fraction, split_seed=split_seed)
 
 
 @dataclass(frozen=True)
@@ -184,20 +184,21 @@ def _measure_at(path: str) -> Measure:
 
 def is_made(member: Member, folder: Path) -> bool:
     """Whether nothing is left to do: it ran to its end, or to a loss that is no number, and was measured."""
-    trained = member.run is None or has_ended(folder)
-    return trained and (member.measure is None or (folder / member.measured_file).is_file() or has_diverged(folder))
+    end = None if member.run is None else end_of(folder)
+    if end == "diverged":
+        return True
+    return (member.run is None or end is not None) and (
+        member.measure is None or (folder / member.measured_file).is_file()
+    )
 
 
-def has_ended(folder: Path) -> bool:
-    """Whether the run in `folder` is finished, or cannot go on because its loss is no number."""
+def end_of(folder: Path) -> Literal["finished", "diverged"] | None:
+    """How the run in `folder` has ended: as meant, or because its loss or gradient is no number; None: it has not."""
     run = RunFolder(folder)
-    return run.holds_run and (run.read_manifest().get("status") == "finished" or has_diverged(folder))
-
-
-def has_diverged(folder: Path) -> bool:
-    """Whether the loss or the gradient of the run in `folder` became NaN or infinite."""
-    run = RunFolder(folder)
-    return run.holds_run and "step" in (run.read_manifest().get("failure") or {})
+    manifest = run.read_manifest() if run.holds_run else {}
+    if "step" in (manifest.get("failure") or {}):
+        return "diverged"
+    return "finished" if manifest.get("status") == "finished" else None
 
 
 def make(folder: Path) -> None:
@@ -210,7 +211,7 @@ def make(folder: Path) -> None:
     first, dataset = members[0], members[0].draw.open()
     if dataset.fingerprint() != first.fingerprint:
         raise UserError(f"{dataset.spec} is not what it was when the study began; start it again")
-    if first.run is not None and not has_ended(folder):
+    if first.run is not None and end_of(folder) is None:
         _train(first.run, dataset, folder)
     if world_from_environment().size > 1:
         return

@@ -23,16 +23,18 @@ _ALMOST = 0.98  # of a member whose last epoch is recorded: the final measuremen
 @contextmanager
 def shown(prepared: Prepared, console: Console) -> Iterator[Callable[[Sequence[Path]], None]]:
     """A function to call with the folders that are under way: it shows where the study stands, while the block runs."""
-    began, first, last = time.monotonic(), share_done(prepared), -PLAIN_LINE_SECONDS
+    began, last, made = time.monotonic(), -PLAIN_LINE_SECONDS, made_of(prepared)
+    first = share_done(prepared, made)
     columns = (BarColumn(bar_width=24), TaskProgressColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("starting", total=1.0)
 
         def look(now: Sequence[Path]) -> None:
-            nonlocal last
-            share, seconds = share_done(prepared), time.monotonic() - began
+            nonlocal last, made
+            made = made_of(prepared, made)
+            share, seconds = share_done(prepared, made), time.monotonic() - began
             left = seconds * (1 - share) / (share - first) if share - first > _LEAST_TOLD_BY else None
-            line = _line(prepared, now, left)
+            line = _line(prepared, now, len(made), left)
             bar.update(task, completed=share, description=line)
             if not console.is_terminal and time.monotonic() - last >= PLAIN_LINE_SECONDS:
                 last = time.monotonic()
@@ -41,28 +43,32 @@ def shown(prepared: Prepared, console: Console) -> Iterator[Callable[[Sequence[P
         yield look
 
 
-def _line(prepared: Prepared, now: Sequence[Path], left: float | None) -> str:
+def _line(prepared: Prepared, now: Sequence[Path], done: int, left: float | None) -> str:
     """ "12 of 24 members; under way: plain56 (seed 1), resnet56 (seed 1); 0:07:30 left"."""
     folders = {folder: member for member, folder in prepared.members}
     under_way = listed([f"{folders[one].arm} (seed {folders[one].seed})" for one in now], _NAMED)
-    done = len(folders) - len(prepared.missing)
     soon = "" if left is None else f"; {timedelta(seconds=round(left))} left"
     return f"{done} of {len(folders)} members; under way: {under_way}{soon}"
 
 
-def share_done(prepared: Prepared) -> float:
-    """The share in [0, 1] of the study's work that is done."""
+def made_of(prepared: Prepared, before: frozenset[Path] = frozenset()) -> frozenset[Path]:
+    """The folders of members that are made; those made `before` are not looked at again."""
+    wanting = [folder for member, folder in prepared.members if folder not in before and not is_made(member, folder)]
+    return frozenset(folder for _, folder in prepared.members).difference(wanting)
+
+
+def share_done(prepared: Prepared, made: frozenset[Path]) -> float:
+    """The share in [0, 1] of the study's work that is done: all of the `made`, and part of others."""
     members = {folder: member for member, folder in prepared.members}
     work = {folder: prepared.work_of(member) for folder, member in members.items()}
     if not any(work.values()):
         work = dict.fromkeys(work, 1)
-    done = sum(work[folder] * _share_made(member, folder) for folder, member in members.items())
+    parts = {folder: 1.0 if folder in made else _share_made(member, folder) for folder, member in members.items()}
+    done = sum(work[folder] * part for folder, part in parts.items())
     return done / sum(work.values())
 
 
 def _share_made(member: Member, folder: Path) -> float:
-    if is_made(member, folder):
-        return 1.0
     run = RunFolder(folder)
     lines = run.read_metrics() if member.run is not None else []
     if not lines:

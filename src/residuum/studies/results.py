@@ -14,7 +14,7 @@ from residuum.evaluation.scores import Evaluation
 from residuum.evaluation.significance import mcnemar
 from residuum.files import read_json
 from residuum.records import Cell, Chart, Series, Table
-from residuum.studies.members import Member, has_diverged
+from residuum.studies.members import Member, end_of
 from residuum.studies.study import Plan, ScaleName
 from residuum.studies.work import size_of
 from residuum.training.run import Run
@@ -101,7 +101,7 @@ def read_outcome(member: Member, folder: Path) -> Outcome:
         arm=member.arm,
         seed=member.seed,
         folder=folder,
-        status="failed" if has_diverged(folder) else "finished",
+        status="failed" if end_of(folder) == "diverged" else "finished",
         reason=str(failure.get("message", "")),
         metrics=tuple(run.read_metrics()),
         evaluations=evaluations,
@@ -253,12 +253,13 @@ def arms_table(results: Results, title: str, extra: Mapping[str, Callable[[str],
 
 def _column(results: Results, key: Key, part: Literal["mean", "std"]) -> Callable[[str], Cell]:
     def cell(arm: str) -> Cell:
-        return _known(getattr(results.spread(arm, key), part))
+        return known(getattr(results.spread(arm, key), part))
 
     return cell
 
 
-def _known(value: float) -> float | None:
+def known(value: float) -> float | None:
+    """A number for a table; None, which it shows as nothing, for one that is none."""
     return value if math.isfinite(value) else None
 
 
@@ -310,10 +311,13 @@ def _spreads(spreads: Iterable[Spread]) -> tuple[float, ...]:
 
 
 def error_chart(results: Results, arms: Sequence[str] | None = None, title: str = "Error over the epochs") -> Chart:
-    """Training error, thin, and test error, bold, of every arm that trains: He et al. 2015, figures 4 and 6."""
+    """Training error, thin, and test (or validation) error, bold, of every arm that trains: He15, figures 4 and 6."""
     chosen = [arm for arm in arms or results.outcomes if any(one.metrics for one in results.outcomes[arm])]
-    panels = []
-    for key, kind, is_training in (("train_error", "training error [%]", True), ("val_error", "test error [%]", False)):
+    panels, judged = [], watched_split(results)
+    for key, kind, is_training in (
+        ("train_error", "training error [%]", True),
+        ("val_error", f"{judged} error [%]", False),
+    ):
         curves = [
             curve(results.outcomes[arm], key, arm, kind, run=number, is_training=is_training)
             for number, arm in enumerate(chosen)
@@ -321,6 +325,12 @@ def error_chart(results: Results, arms: Sequence[str] | None = None, title: str 
         panels.append(tuple(one for one in curves if one.x))
     last = ", ".join(f"{arm} {results.spread(arm, 'test_error').mean:.2f} %" for arm in chosen)
     return Chart(title, tuple(filter(None, panels)), f"{title}. Test error at the end: {last}", log_y=True)
+
+
+def watched_split(results: Results) -> str:
+    """Which images the runs were watched on: "validation"; where there are none, "test"."""
+    has_validation = any("val" in one.evaluations for outcomes in results.outcomes.values() for one in outcomes)
+    return "validation" if has_validation else "test"
 
 
 def over(
@@ -334,12 +344,12 @@ def over(
     """One panel: for each group a line through its arms' means at `x`, ± the standard deviation over the seeds."""
     lines = []
     for number, (group, arms) in enumerate(groups.items()):
-        known = [arm for arm in arms if results.finished(arm)]
-        spreads = [results.spread(arm, key) for arm in known]
+        finished = [arm for arm in arms if results.finished(arm)]
+        spreads = [results.spread(arm, key) for arm in finished]
         lines.append(
             Series(
                 name=group,
-                x=tuple(float(x[arm]) for arm in known),
+                x=tuple(float(x[arm]) for arm in finished),
                 y=tuple(one.mean for one in spreads),
                 x_label=x_label,
                 y_label=y_label,

@@ -25,7 +25,7 @@ from residuum.data.workers import LoaderSettings
 from residuum.distributed import World
 from residuum.errors import UserError
 from residuum.hardware import default_workers
-from residuum.models.catalogue import create_model
+from residuum.models.catalogue import PARTS, create_model
 from residuum.pretrained import load_weights
 from residuum.randomness import derived_seed
 from residuum.training.freezing import freeze_until
@@ -103,9 +103,7 @@ def model_args(choice: ModelChoice) -> dict[str, Any]:
 
     What stands at its default is left out.
     """
-    shaping = ("shortcut", "normalisation", "activation")
-    own = ModelChoice(choice.name)
-    return {name: value for name in shaping if (value := getattr(choice, name)) != getattr(own, name)}
+    return {part: value for part, usual in PARTS.items() if (value := getattr(choice, part)) != usual}
 
 
 def prepare_network(run: Run, dataset: DataSet, device: torch.device, reporter: Reporter) -> nn.Module:
