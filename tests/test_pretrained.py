@@ -81,7 +81,7 @@ def test_weights_of_a_network_with_another_part_are_refused_where_their_names_wo
     ("part", "other", "said"),
     [
         ("normalisation", "group", "(batch); choose the same by --set model.normalisation=batch"),
-        ("activation", "tanh", "(relu); choose the same by --set model.activation=relu"),
+        ("activation", "tanh", "(none given); leave model.activation out"),
         ("shortcut", "gated", "(none given); leave model.shortcut out"),
     ],
 )

@@ -61,9 +61,10 @@ def test_a_network_is_copied_and_pickled_with_its_activation(activation: str) ->
 
 
 @pytest.mark.parametrize("name", ["lenet5", "resnet9", "resnet9_16", "torchvision/resnet18"])
-def test_networks_without_a_choice_of_activations_say_so(name: str) -> None:
-    with pytest.raises(UserError, match=f"{name} has no choice of activations; leave out activation='tanh'"):
-        create_model(name, activation="tanh")
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_networks_without_a_choice_of_activations_say_so(name: str, activation: str) -> None:
+    with pytest.raises(UserError, match=f"{name} has no choice of activations; leave out activation='{activation}'"):
+        create_model(name, activation=activation)
 
 
 def test_all_other_networks_of_ours_have_the_choice() -> None:

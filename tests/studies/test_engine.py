@@ -13,7 +13,7 @@ from trial import TRIAL
 from residuum.data.facts import DataFacts
 from residuum.errors import UserError
 from residuum.records import Table
-from residuum.studies.engine import MEMBERS, StudyResult, conclude, make_members, prepare, run_study
+from residuum.studies.engine import MEMBERS, RECORD, StudyResult, conclude, make_members, prepare, run_study
 from residuum.studies.makers import Look, MemberError, quietly
 from residuum.studies.members import describe
 from residuum.studies.results import Results
@@ -204,6 +204,17 @@ def test_the_record_tells_the_arms_and_the_curves(trial: StudyResult) -> None:
     assert record["arms"]["counting"] is None
     assert [len(panel) for panel in record["charts"][0]["panels"]] == [2, 2]
     assert record["draw"]["train_images"] == 600
+
+
+def test_the_answer_of_other_images_is_not_overwritten_though_their_folder_has_its_name(
+    trial: StudyResult, tmp_path: Path
+) -> None:
+    answer = tmp_path / trial.folder.name
+    shutil.copytree(trial.folder, answer)
+    record = json.loads((answer / RECORD).read_text())
+    (answer / RECORD).write_text(json.dumps({**record, "fingerprint": "0" * 32}))
+    with pytest.raises(UserError, match="holds the answer of other images; choose another folder with --out"):
+        prepare(TRIAL, scale="smoke", out=tmp_path)
 
 
 def test_the_folder_for_studies_is_no_file(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import torch
 from depth_results import DIGITS
 from question_results import results_of
 
+from residuum.errors import UserError
 from residuum.studies.additive_gradient import STUDY, gradient_ratio, growth, linear_chain, plan
-from residuum.studies.engine import run_study
+from residuum.studies.engine import prepare, run_study
 
 NAMES = [arm.name for arm in plan("smoke", DIGITS).arms]
 LAYERS = [2, 10, 100]
@@ -100,3 +101,8 @@ def test_composed_the_gradient_vanishes_below_gain_one_and_added_it_does_not(tmp
         if row["expected"] is not None:
             assert row["factor a layer"] == pytest.approx(row["expected"], rel=0.02), arm
     assert found.finding.verdict.endswith("With the input added it vanishes in none.")
+
+
+def test_what_no_arm_has_cannot_be_set(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--set epochs: no arm of additive-gradient has it; leave it out"):
+        prepare(STUDY, scale="smoke", out=tmp_path, overrides=["epochs=1"])

@@ -10,7 +10,7 @@ from question_results import HIGH, LOW, differing, results_of
 
 from residuum.data.facts import DataFacts
 from residuum.data.sources import open_data
-from residuum.studies.engine import run_study
+from residuum.studies.engine import prepare, run_study
 from residuum.studies.losses import STUDY, ink_boxes, measure, plan, with_outliers
 from residuum.studies.samples import draw
 from residuum.studies.study import ScaleName, Subject
@@ -62,6 +62,11 @@ SETTINGS = {"model": "resnet8", "epochs": 1, "batch_size": 64, "side": 32, "lr":
 
 def test_what_decides_the_regressions_numbers_is_among_their_settings() -> None:
     assert all(SETTINGS.keys() <= arm.settings.keys() for arm in plan("smoke", DIGITS).arms if arm.run is None)
+
+
+def test_what_is_set_reaches_the_regressions_too(tmp_path: Path) -> None:
+    changed = prepare(STUDY, scale="smoke", out=tmp_path, overrides=["epochs=1", "optimizer.weight_decay=0"]).plan
+    assert {arm.settings["epochs"] if arm.run is None else arm.run.epochs for arm in changed.arms} == {1}
 
 
 def test_fewer_images_than_a_batch_are_one_batch() -> None:

@@ -188,9 +188,10 @@ def carry_out(prepared: "Prepared", maker: "Maker") -> "StudyResult":
 def tell(result: "StudyResult", as_json: bool) -> None:
     """The answer on stdout."""
     from residuum.report.terminal import print_json, print_table
+    from residuum.studies.engine import RECORD
 
     if as_json:
-        print_json(read_json(result.folder / "study.json"))
+        print_json(read_json(result.folder / RECORD))
         return
     print_table(printable_table(result.finding.table))
     for note in result.finding.notes:

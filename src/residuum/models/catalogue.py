@@ -127,8 +127,8 @@ OPEN_FAMILIES: tuple[tuple[str, int | None, Entry], ...] = (
 )
 
 
-PARTS: dict[str, str | None] = {"shortcut": None, "normalisation": "batch", "activation": "relu"}
-"""What shapes a network of a name and can be chosen, and what it has where nothing is; None: its paper's."""
+PARTS: dict[str, str | None] = {"shortcut": None, "normalisation": "batch", "activation": None}
+"""What shapes a network of a name and can be chosen, and what it has where nothing is; None: its own."""
 
 
 def create_model(
@@ -140,7 +140,7 @@ def create_model(
     zero_gamma: bool = False,
     drop_path: float = 0.0,
     normalisation: str = "batch",
-    activation: str = "relu",
+    activation: str | None = None,
     initialisation: str | None = None,
 ) -> nn.Module:
     """A newly initialised network: normalised images (N, in_channels, H, W) to logits (N, num_classes).
@@ -149,9 +149,9 @@ def create_model(
     num_classes: the paper's (1000 on ImageNet, 10 on CIFAR) unless given. shortcut: one of `SHORTCUTS` instead of the
     network's own. zero_gamma: every residual branch starts at zero (Goyal et al. 2017, section 5.1). drop_path in
     [0, 1): stochastic depth. normalisation: batch, layer, group or none (see `replace_normalisation`). activation:
-    relu, or tanh in our residual and plain networks; lenet5 and other libraries' keep their own. initialisation: he,
-    xavier or gaussian instead of the network's own (see `initialise_by`). Raises UserError for what does not exist or
-    does not fit the network.
+    relu or tanh instead of the network's own, in our residual and plain networks. initialisation: he, xavier or
+    gaussian instead of the network's own (see `initialise_by`). Raises UserError for what does not exist or does not
+    fit the network.
     """
     entry = find(name)
     if num_classes is not None and num_classes < 1:
@@ -168,7 +168,7 @@ def create_model(
         options["drop_path"] = drop_path
     if zero_gamma and normalisation == "none":
         raise UserError("zero_gamma needs a normalisation, and normalisation is none; leave one of them out")
-    if activation != "relu":
+    if activation is not None:
         options["activation"] = _activation(name, entry, activation)
     network = entry.build(**options)
     replace_normalisation(network, normalisation, name)

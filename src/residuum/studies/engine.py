@@ -11,7 +11,7 @@ from typing import Any, get_args
 from residuum.data.facts import data_facts
 from residuum.data.sources.builtin import BUILTIN
 from residuum.errors import UserError
-from residuum.files import write_json, write_text
+from residuum.files import read_json, write_json, write_text
 from residuum.hardware import versions
 from residuum.records import Cell, Table, plain
 from residuum.studies.makers import Look, Maker, MemberError, here, quietly
@@ -19,10 +19,10 @@ from residuum.studies.members import Draw, Member, describe, is_made, member_of
 from residuum.studies.results import Outcome, Results, read_outcome
 from residuum.studies.study import RUN, Arm, Finding, Plan, ScaleName, Study
 from residuum.studies.work import training_work
-from residuum.training.overrides import apply_overrides, paths_of, settings_of
+from residuum.training.overrides import apply_overrides, settings_of, values_of
 from residuum.training.run import Run
 
-MEMBERS = "members"
+MEMBERS, RECORD = "members", "study.json"
 SCALES: tuple[ScaleName, ...] = get_args(ScaleName)
 DEFAULT_DATA: dict[ScaleName, str] = {"smoke": "digits", "small": "fashion-mnist", "paper": "cifar10"}
 
@@ -103,10 +103,12 @@ def prepare(
     whole.monitored()
     plan = study.plan(scale, data_facts(whole.train, whole.classes, whole.multi_label))
     _refuse_what_is_asked(study, plan.arms, overrides)
+    folder = Path(out) / _folder_name(study, spec, scale, [*overrides, *_unusual(opening), *_together(processes)])
     plan = replace(plan, seeds=seeds or plan.seeds, arms=tuple(_changed(arm, overrides) for arm in plan.arms))
     images = replace(choice, train_images=plan.train_images, test_images=plan.test_images)
     dataset = images.open()
     fingerprint, base = dataset.fingerprint(), Path(out) / MEMBERS
+    _refuse_other_images(folder, fingerprint)
     members = [member_of(arm, seed, images, fingerprint, processes) for seed in range(plan.seeds) for arm in plan.arms]
     return Prepared(
         study=study,
@@ -117,7 +119,7 @@ def prepare(
         members=tuple((member, base / member.digest) for member in members),
         counts={split: len(images) for split, images in dataset.splits.items()},
         classes=len(dataset.classes),
-        folder=Path(out) / _folder_name(study, spec, scale, [*overrides, *_unusual(opening), *_together(processes)]),
+        folder=folder,
         overrides=tuple(overrides),
     )
 
@@ -125,6 +127,13 @@ def prepare(
 def _refuse_file(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; name the folder for studies with --out")
+
+
+def _refuse_other_images(folder: Path, fingerprint: str) -> None:
+    """An answer is not overwritten by that of images that are not the same, though their folder has its name."""
+    record = folder / RECORD
+    if record.is_file() and read_json(record).get("fingerprint", fingerprint) != fingerprint:
+        raise UserError(f"{folder} holds the answer of other images; choose another folder with --out")
 
 
 def _found_anywhere(spec: str) -> str:
@@ -135,9 +144,11 @@ def _found_anywhere(spec: str) -> str:
 def _refuse_what_is_asked(study: Study, arms: Iterable[Arm], overrides: Sequence[str]) -> None:
     """Arms that all have one value of what they are to differ in answer nothing."""
     settings = [settings_of(arm.run) for arm in arms if arm.run is not None]
-    for path in paths_of(overrides):
+    for path in values_of(overrides):
         if path == "seed":
             raise UserError("--set seed: a study counts its seeds from 0; say how many with --seeds")
+        if not settings and not any(path in arm.settings or RUN in arm.settings for arm in arms):
+            raise UserError(f"--set {path}: no arm of {study.name} has it; leave it out")
         if len({str(one[path]) for one in settings}) > 1:
             raise UserError(f"--set {path}: the arms of {study.name} differ in it; leave it out")
 
@@ -158,12 +169,11 @@ def _folder_name(study: Study, spec: str, scale: ScaleName, changes: Sequence[st
 
 
 def _changed(arm: Arm, overrides: Sequence[str]) -> Arm:
-    if arm.run is not None:
-        return replace(arm, run=apply_overrides(arm.run, overrides))
-    if RUN in arm.settings:
-        run = apply_overrides(Run.from_dict(arm.settings[RUN]), overrides)
-        return replace(arm, settings={**arm.settings, RUN: run.to_dict()})
-    return arm
+    """The arm with its run, and what its measurement has of the same names, as the overrides say."""
+    settings = {**arm.settings, **{path: value for path, value in values_of(overrides).items() if path in arm.settings}}
+    if RUN in settings:
+        settings[RUN] = apply_overrides(Run.from_dict(settings[RUN]), overrides).to_dict()
+    return replace(arm, run=arm.run and apply_overrides(arm.run, overrides), settings=settings)
 
 
 def make_members(prepared: Prepared, maker: Maker = here, look: Look = quietly) -> None:
@@ -218,7 +228,7 @@ def _write(result: StudyResult) -> None:
         "members": members.records(),
         "versions": versions(),
     }
-    write_json(prepared.folder / "study.json", plain(record))
+    write_json(prepared.folder / RECORD, plain(record))
 
 
 def members_table(results: Results) -> Table:

@@ -80,9 +80,9 @@ def _parse(text: str, annotation: Any) -> Any:
     return text
 
 
-def paths_of(overrides: Iterable[str]) -> list[str]:
-    """The fields that the overrides set, by their full paths. Raises UserError as `apply_overrides` does."""
-    return [_parse_override(override)[0] for override in overrides]
+def values_of(overrides: Iterable[str]) -> dict[str, Any]:
+    """The values that the overrides set, by their fields' full paths. Raises UserError as `apply_overrides` does."""
+    return dict(map(_parse_override, overrides))
 
 
 def describe_difference(a: Run, b: Run) -> list[str]:

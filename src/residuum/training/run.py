@@ -32,7 +32,7 @@ class ModelChoice:
     zero_gamma: bool = False
     drop_path: float = 0.0
     normalisation: Literal["batch", "layer", "group", "none"] = "batch"
-    activation: Literal["relu", "tanh"] = "relu"
+    activation: Literal["relu", "tanh"] | None = None
     initialisation: Literal["he", "xavier", "gaussian"] | None = None
     weights: str | None = None
     freeze_until: str | None = None
