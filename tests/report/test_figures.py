@@ -172,6 +172,16 @@ def test_a_spread_is_a_band_along_a_curve_and_bars_at_marked_points() -> None:
     assert axes.lines[0].get_marker() == "o"
 
 
+@pytest.mark.parametrize("log_y", [False, True])
+def test_bars_end_within_the_axis(log_y: bool) -> None:
+    from matplotlib.figure import Figure
+
+    axes, y = Figure().subplots(), (20.0, 25.0, 30.0, 40.0)
+    bars = Series("plain", (20.0, 32.0, 44.0, 56.0), y, "layers", "%", spread=(2, 1, 1, 30), has_markers=True)
+    draw_curves(axes, [bars], log_y=log_y)
+    assert axes.get_ylim()[1] > 70
+
+
 def test_without_a_spread_nothing_is_drawn_around_a_curve() -> None:
     from matplotlib.figure import Figure
 

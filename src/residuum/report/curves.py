@@ -91,7 +91,7 @@ def _draw_spread(axes: "Axes", series: Series, stroke: Stroke) -> None:
 
 
 def _set_height(axes: "Axes", group: Sequence[Series], log_y: bool) -> None:
-    positive = [y for series in group for y in series.y if math.isfinite(y) and y > 0]
+    positive = [y for series in group for y in _heights(series) if y > 0]
     if log_y and positive:
         axes.set_yscale("log", nonpositive="mask")
         axes.set_ylim(min(positive) / 1.15, max(positive) * 1.15)
@@ -125,9 +125,17 @@ def _plain_decades(axes: "Axes", decades: float) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
+def _heights(series: Series) -> list[float]:
+    """The values that the axis has to hold: with the upper ends of bars, while a band may leave it."""
+    ends = (
+        [y + by for y, by in zip(series.y, series.spread, strict=True)] if series.has_markers and series.spread else []
+    )
+    return [y for y in (*series.y, *ends) if math.isfinite(y)]
+
+
 def _top_of_axis(group: Sequence[Series]) -> float:
     """The largest value; but where the first fifth of the curves towers over the rest, the rest decides."""
-    values = [[y for y in series.y if math.isfinite(y)] for series in group]
+    values = [_heights(series) for series in group]
     largest = max((y for ys in values for y in ys), default=0.0)
     settled = max((y for ys in values for y in ys[len(ys) // 5 :]), default=0.0)
     top = settled if largest > 2 * settled else largest
