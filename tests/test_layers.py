@@ -8,8 +8,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "residuum"
 
-BASE = {"errors", "records", "randomness", "distributed", "hardware", "files"}
-WEIGHTS = {"weights", "pretrained", "state_dicts"}
+BASE = {"errors", "records", "randomness", "distributed", "hardware", "files", "processor"}
+WEIGHTS = {"weights", "pretrained", "state_dicts", "model_config", "tensor_files"}
 ALLOWED = {
     "models": BASE,
     "data": BASE,

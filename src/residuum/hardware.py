@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from residuum.errors import UserError
+from residuum.processor import cores
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -99,8 +100,7 @@ def upload(values: NDArray[Any] | Tensor, device: torch.device) -> Tensor:
 
 def default_workers(device: torch.device) -> int:
     """How many processes or threads decode images: one a core, less one where the CPU also computes, at most 16."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(16, cores - (device.type == "cpu")))
+    return max(1, min(16, cores() - (device.type == "cpu")))
 
 
 def versions() -> dict[str, str]:

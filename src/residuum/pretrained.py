@@ -8,13 +8,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from residuum.data.preprocessing import Preprocessing
 from residuum.errors import UserError
+from residuum.model_config import CONFIG, WEIGHTS, model_folder, read_classes
 from residuum.models.catalogue import PARTS, create_model, find
 from residuum.models.normalisation import Shift
 from residuum.models.translate import check_origin, our_name_for, translate
 from residuum.models.trunk import ResNet
 from residuum.models.units import Activation
 from residuum.state_dicts import StateDict, first_layer, head, load_state_dict, read_state_dict
-from residuum.weights import CONFIG, WEIGHTS, Classifier, model_folder, read_architecture, read_classes, skeleton
+from residuum.weights import Classifier, read_architecture, skeleton
 
 _SMALL = 64
 

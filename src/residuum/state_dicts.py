@@ -6,27 +6,24 @@ and what it says of itself reaches the terminal as text only.
 
 import pickletools
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from residuum.errors import UserError, listed, printable
+from residuum.tensor_files import LONGEST_NAME, opened_safetensors, require_file
 
 StateDict = dict[str, Tensor]
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 _NAMED_KEYS = 3
-_LONGEST_HEADER = 4 * 2**20  # bytes, some 40,000 tensors
 _MOST_OPCODES = 500_000  # of a pickle, which names some 15,000 tensors
 _MOST_TUPLES = 1000  # of one within another
 _PICKLES_BEFORE_ZIP = 5  # that a file from before PyTorch 1.6 starts with
-_LONGEST_NAME = 200
 
 
 def read_state_dict(path: Path) -> StateDict:
@@ -35,10 +32,10 @@ def read_state_dict(path: Path) -> StateDict:
     Of a training checkpoint the entry `state_dict` (or `model_state_dict`, `model`, `net`) is taken.
     Raises UserError when there is no such file, it is damaged, or it holds more than tensors.
     """
-    _require_file(path)
+    require_file(path)
     if path.suffix != ".safetensors":
         return _read_torch_file(path)
-    with _safetensors(path) as file:
+    with opened_safetensors(path, "pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
 
 
@@ -47,34 +44,10 @@ def read_shapes(path: Path) -> StateDict:
 
     Raises UserError as `read_state_dict`.
     """
-    _require_file(path)
-    with _safetensors(path) as file:
+    require_file(path)
+    with opened_safetensors(path, "pt") as file:
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
         return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-
-
-def _require_file(path: Path) -> None:
-    if not path.is_file():  # nor is a named pipe, which would be waited for, or a device, which never ends
-        raise UserError(f"there is no weight file {path}; give a run folder, a .safetensors or a .pth file")
-
-
-@contextmanager
-def _safetensors(path: Path) -> Iterator[Any]:
-    """The file, opened: the library has checked that its header is sound and fits its size."""
-    try:
-        with path.open("rb") as start:
-            length = int.from_bytes(start.read(8), "little")
-        if _LONGEST_HEADER < length < path.stat().st_size:
-            raise SafetensorError(f"a header of {length:,} bytes, more than {_LONGEST_HEADER:,}")
-        with safe_open(path, framework="pt") as file:
-            if any(len(name) > _LONGEST_NAME for name in file.keys()):  # noqa: SIM118
-                raise SafetensorError(f"a name of more than {_LONGEST_NAME} characters")
-            yield file
-    except SafetensorError as error:
-        reason = printable(str(error))
-        raise UserError(f"{path} is damaged or no safetensors file ({reason}); copy or save it again") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error}); change its permissions") from None
 
 
 def _read_torch_file(path: Path) -> StateDict:
@@ -90,7 +63,7 @@ def _read_torch_file(path: Path) -> StateDict:
     if not isinstance(found, Mapping) or not any(isinstance(value, Tensor) for value in found.values()):
         raise UserError(f"{path} holds no weights by name; save model.state_dict() there")
     state = {name: value for name, value in found.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    odd = [printable(name) for name, value in state.items() if len(name) > _LONGEST_NAME or not _is_ordinary(value)]
+    odd = [printable(name) for name, value in state.items() if len(name) > LONGEST_NAME or not _is_ordinary(value)]
     if odd:
         raise UserError(f"{path} holds {listed(odd, _NAMED_KEYS)} in a form no network has; save plain, dense tensors")
     return state

@@ -11,15 +11,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import nn
 
 from residuum.data.preprocessing import Preprocessing
 from residuum.errors import UserError, listed, printable
-from residuum.files import read_json, whole_folder, write_json
+from residuum.files import whole_folder, write_json
+from residuum.model_config import (
+    CONFIG,
+    MEAN_IMAGE,
+    SECTION,
+    WEIGHTS,
+    classes_of,
+    model_folder,
+    preprocessing_of,
+    read_config,
+)
 from residuum.models.catalogue import create_model, create_skeleton, is_foreign
 from residuum.models.translate import OUR_NAMES
 from residuum.state_dicts import (
@@ -32,15 +40,10 @@ from residuum.state_dicts import (
     read_state_dict,
 )
 
-WEIGHTS, CONFIG, MEAN_IMAGE = "model.safetensors", "config.json", "preprocessing.safetensors"
-
 # Where the names of the weights are the same, too; those of resnetv2 are not.
 _OUR_NAMES = {theirs: ours for theirs, ours in OUR_NAMES.items() if not theirs.startswith("resnetv2")}
 _TIMM_NAMES = {ours: theirs for theirs, ours in _OUR_NAMES.items()}
-_PREFIX, _SECTION = "residuum_", "residuum"
-_REQUIRED: dict[str, type] = {"architecture": str, "num_classes": int, "pretrained_cfg": dict}
-_OPTIONAL: dict[str, type] = {"model_args": dict, _SECTION: dict}
-_OF_SECTION: dict[str, type] = {"multi_label": bool, "mean_image": bool, "provenance": dict}
+_PREFIX = "residuum_"
 _ADDED = {"temperature", "provenance"}  # what may stand in the section of a model that others saved
 _MODEL_ARGS: dict[str, tuple[type, ...]] = {
     "shortcut": (str, type(None)),
@@ -50,10 +53,6 @@ _MODEL_ARGS: dict[str, tuple[type, ...]] = {
     "activation": (str,),
 }
 _LONGEST_ARGUMENT = 40
-_COLD, _HOT = 0.01, 100.0  # temperatures between which logits stay numbers, and in their order
-FITTED_ON = "temperature_fitted_on"
-"""Of a model's provenance: the data that its temperature was fitted on."""
-_MOST_CLASSES = 2**20  # where there are no weights to tell
 _HARMLESS_TIMM_ARGS = ("num_classes", "in_chans", "drop_rate", "drop_path_rate")
 
 
@@ -116,7 +115,7 @@ def _config(classifier: Classifier) -> dict[str, Any]:
             "first_conv": first_layer(classifier.network)[0],
             "classifier": head_name,
         },
-        _SECTION: {
+        SECTION: {
             "architecture": classifier.architecture,
             "model_args": dict(classifier.model_args),
             "multi_label": classifier.multi_label,
@@ -145,19 +144,19 @@ def load(path: str | Path) -> Classifier:
     """
     folder = model_folder(Path(path))
     where, weights = folder / CONFIG, folder / WEIGHTS
-    shapes, config = read_shapes(weights), _read_config(where)
+    shapes, config = read_shapes(weights), read_config(where)
     architecture, model_args = _architecture(config, where)
-    preprocessing = _preprocessing(config, folder)
+    preprocessing = preprocessing_of(config, folder)
     options = {**model_args, "num_classes": config["num_classes"], "in_channels": preprocessing.channels}
     network = skeleton(architecture, options, where)
     check_fit(network, shapes, str(weights))
-    classes = _classes(config, where)
+    classes = classes_of(config, where)
     if is_foreign(architecture):  # such a network may hold tensors that stand in no file
         network = create_model(architecture, **options)
         load_state_dict(network, read_state_dict(weights), str(weights))
     else:
         fill_skeleton(network, read_state_dict(weights), str(weights))
-    section = config.get(_SECTION, {})
+    section = config.get(SECTION, {})
     return Classifier(
         network=network.eval(),
         architecture=architecture,
@@ -170,50 +169,13 @@ def load(path: str | Path) -> Classifier:
     )
 
 
-def store_temperature(path: str | Path, temperature: float, fitted_on: Mapping[str, str]) -> None:
-    """Write a temperature into the model at `path`, a folder as for `load`; nothing else in it changes.
-
-    fitted_on: what the provenance will say of it, such as split and fingerprint of the data. Raises UserError when
-    there is no model or its config is damaged.
-    """
-    where = model_folder(Path(path)) / CONFIG
-    config = _read_config(where)
-    section = config.get(_SECTION, {})
-    provenance = {**section.get("provenance", {}), FITTED_ON: dict(fitted_on)}
-    config[_SECTION] = {**section, "temperature": temperature, "provenance": provenance}
-    write_json(where, config)
-
-
-def read_temperature(path: str | Path) -> tuple[float, Mapping[str, str]]:
-    """The temperature of the model at `path`, and on what it was fitted: empty where it was not."""
-    section = _read_config(model_folder(Path(path)) / CONFIG).get(_SECTION, {})
-    return float(section.get("temperature", 1.0)), section.get("provenance", {}).get(FITTED_ON, {})
-
-
-def model_folder(path: Path) -> Path:
-    """The folder with the model: that of a run, or `path` itself. Raises UserError when there is none."""
-    for folder in (path / "model", path):
-        if (folder / CONFIG).is_file():
-            return folder
-    if (path / "run.json").is_file():
-        raise UserError(f"the run {path} has no model yet; finish it with: residuum train DATA --resume --out {path}")
-    reason = "holds no config.json" if path.is_dir() else "is no folder" if path.exists() else "does not exist"
-    raise UserError(f"{path} {reason}; a model is a run folder, its model/ folder or one in the Hub layout")
-
-
 def read_architecture(folder: Path) -> tuple[str, dict[str, Any]]:
     """The name and the arguments that `create_model` needs for the network of a model folder.
 
     Raises UserError for a damaged config.
     """
     where = folder / CONFIG
-    return _architecture(_read_config(where), where)
-
-
-def read_classes(folder: Path) -> tuple[str, ...]:
-    """The names of the outputs of a model folder, in order. Raises UserError for a damaged config."""
-    where = folder / CONFIG
-    return _classes(_read_config(where), where)
+    return _architecture(read_config(where), where)
 
 
 def skeleton(architecture: str, options: Mapping[str, Any], where: Path) -> nn.Module:
@@ -224,48 +186,20 @@ def skeleton(architecture: str, options: Mapping[str, Any], where: Path) -> nn.M
         raise UserError(f"{where}: {error}") from None
 
 
-def _read_config(where: Path) -> dict[str, Any]:
-    config = read_json(where)
-    if not isinstance(config, dict):
-        raise UserError(f"{where} holds no JSON object; copy or save the model again")
-    wrong = [key for key, kind in _REQUIRED.items() if not isinstance(config.get(key), kind)]
-    wrong += [key for key, kind in _OPTIONAL.items() if not isinstance(config.get(key, kind()), kind)]
-    section = config.get(_SECTION)
-    if isinstance(section, dict):
-        wrong += [
-            f"{_SECTION}.{key}" for key, kind in _OF_SECTION.items() if not isinstance(section.get(key, kind()), kind)
-        ]
-    if wrong:
-        raise UserError(f"{where} is not in the Hub layout: {', '.join(wrong)} missing or of another type")
-    _check_count(config["num_classes"], where)
-    temperature = section.get("temperature", 1.0) if isinstance(section, dict) else 1.0
-    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not _COLD <= temperature <= _HOT:
-        raise UserError(f"{where} has a temperature of {printable(str(temperature), 20)}; it is {_COLD} to {_HOT}")
-    return config
-
-
-def _check_count(count: int, where: Path) -> None:
-    # Each class has weights of its own, and takes memory already for its name.
-    weights = where.with_name(WEIGHTS)
-    most = weights.stat().st_size if weights.is_file() else _MOST_CLASSES
-    if isinstance(count, bool) or not 1 <= count <= most:
-        raise UserError(f"{where} has num_classes {printable(str(count), 20)}; {WEIGHTS} has no weights for as many")
-
-
 def _architecture(config: Mapping[str, Any], where: Path) -> tuple[str, dict[str, Any]]:
     """Our name of the network and what else `create_model` is given."""
-    section, name = config.get(_SECTION, {}), config["architecture"]
+    section, name = config.get(SECTION, {}), config["architecture"]
     _check_name(name, where)
     if section.keys() - _ADDED:
         architecture, model_args = section.get("architecture"), section.get("model_args", {})
         if not isinstance(architecture, str) or not isinstance(model_args, dict):
-            raise UserError(f"{where} has no architecture in its section {_SECTION!r}; save the model again")
+            raise UserError(f"{where} has no architecture in its section {SECTION!r}; save the model again")
         _check_name(architecture, where)
         if wrong := [printable(f"{key}={value}") for key, value in model_args.items() if not _is_taken(key, value)]:
             raise UserError(f"{where} has model_args that no network takes: {listed(wrong)}; save the model again")
         return architecture, model_args
     if name.startswith(_PREFIX):
-        raise UserError(f"{where} lacks the section {_SECTION!r} that {name} needs; save the model again")
+        raise UserError(f"{where} lacks the section {SECTION!r} that {name} needs; save the model again")
     model_args = config.get("model_args", {})
     foreign = [
         printable(f"{key}={value}")
@@ -285,34 +219,3 @@ def _check_name(architecture: str, where: Path) -> None:
 
 def _is_taken(key: str, value: object) -> bool:
     return isinstance(value, _MODEL_ARGS.get(key, ())) and len(str(value)) <= _LONGEST_ARGUMENT
-
-
-def _classes(config: Mapping[str, Any], where: Path) -> tuple[str, ...]:
-    count = config["num_classes"]
-    names = config.get("label_names") or config["pretrained_cfg"].get("label_names") or range(count)
-    if isinstance(names, Mapping):  # index -> name, in JSON with the index as text
-        names = [names.get(str(index)) for index in range(count if len(names) == count else 0)]
-    is_complete = isinstance(names, (list, range)) and len(names) == count
-    if not is_complete or not all(isinstance(name, (str, int)) for name in names):
-        raise UserError(f"{where}: label_names does not give each of the {count} outputs a name; complete it")
-    return tuple(map(str, names))
-
-
-def _preprocessing(config: Mapping[str, Any], folder: Path) -> Preprocessing:
-    has_mean_image = config.get(_SECTION, {}).get("mean_image", False)
-    try:
-        mean_image = _read_mean_image(folder) if has_mean_image else None
-        return Preprocessing.from_config({**config["pretrained_cfg"], "mean_image": has_mean_image}, mean_image)
-    except UserError as error:
-        raise UserError(f"{folder / CONFIG}: {error}") from None
-    except (KeyError, ValueError) as error:
-        reason = printable(repr(error))
-        raise UserError(f"{folder / CONFIG} has no usable preprocessing ({reason}); save the model again") from None
-
-
-def _read_mean_image(folder: Path) -> NDArray[np.float32]:
-    tensor = read_state_dict(folder / MEAN_IMAGE)["mean_image"]
-    if not tensor.dtype.is_floating_point or not tensor.isfinite().all():
-        raise UserError(f"{MEAN_IMAGE} holds no finite numbers; save the model again")
-    mean_image: NDArray[np.float32] = tensor.float().numpy()
-    return mean_image

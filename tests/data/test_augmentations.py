@@ -22,8 +22,9 @@ from residuum.data.augmentations import (
     random_erasing,
 )
 from residuum.data.crops import cut_box, erasing_boxes, resample, resized_crop_boxes, shorter_side_boxes
-from residuum.data.preprocessing import Preprocessing, statistics
+from residuum.data.preprocessing import Preprocessing
 from residuum.data.randaugment import OPERATIONS, SIGNED, apply_operation, randaugment
+from residuum.data.statistics import statistics
 from residuum.data.views import RandomView
 from residuum.errors import UserError
 from residuum.randomness import uniform

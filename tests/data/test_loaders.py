@@ -15,8 +15,9 @@ from PIL import Image
 import residuum.data.loaders
 from residuum.data.augmentations import Augmentation
 from residuum.data.loaders import evaluation_loader, train_loader
-from residuum.data.preprocessing import Preprocessing, statistics
+from residuum.data.preprocessing import Preprocessing
 from residuum.data.splits import ArraySplit, FileSplit, NumberedNames, PackedNames
+from residuum.data.statistics import statistics
 from residuum.data.storage import open_images
 from residuum.data.workers import LoaderSettings, WorkerDiedError
 from residuum.distributed import World

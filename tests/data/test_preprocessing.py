@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from residuum.data import preprocessing as preprocessing_module
-from residuum.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, LONGEST, Preprocessing, statistics
+from residuum.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, LONGEST, Preprocessing
+from residuum.data.statistics import statistics
 from residuum.errors import UserError
 
 
@@ -106,6 +107,21 @@ def test_configuration_comes_back_from_json(channels):
     config = json.loads(json.dumps(preprocessing.to_config()))
     assert Preprocessing.from_config(config) == preprocessing
     assert "mean_image" not in config  # timm refuses keys it does not know
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("has_mean_image", [False, True])
+@pytest.mark.parametrize("std", [1.0, 0.229])
+def test_numpy_normalises_to_the_bit_as_pytorch(channels, has_mean_image, std):
+    generator = np.random.default_rng(channels)
+    mean_image = generator.random((channels, 8, 8), dtype=np.float32) if has_mean_image else None
+    handling = Preprocessing(channels, 8, mean=(0.485,) * channels, std=(std,) * channels, mean_image=mean_image)
+    views = generator.integers(0, 256, (5, 8, 8, channels), dtype=np.uint8)
+    expected = handling.normalise(torch.from_numpy(views).permute(0, 3, 1, 2)).numpy()
+    found = handling.normalise_views(views)
+    assert found.dtype == np.float32
+    assert found.flags.c_contiguous
+    assert np.array_equal(found, expected)
 
 
 def test_configuration_announces_a_mean_image_that_is_kept_apart():

@@ -18,7 +18,8 @@ from residuum.evaluation.views import Protocol
 from residuum.inference.calibrate import calibrate
 from residuum.inference.evaluate import Measured, measure
 from residuum.inference.predict import predict
-from residuum.weights import Classifier, load, read_temperature, save_model, store_temperature
+from residuum.model_config import read_temperature, store_temperature
+from residuum.weights import Classifier, load, save_model
 
 CLASSES = ("ant", "bee", "cat", "dog")
 COUNT = 403

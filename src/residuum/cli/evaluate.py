@@ -169,7 +169,7 @@ def _check_arguments(
 
 def _check_calibration(names: Sequence[str]) -> None:
     from residuum.distributed import world_from_environment
-    from residuum.weights import CONFIG, model_folder
+    from residuum.model_config import CONFIG, model_folder
 
     if len(names) > 1:
         raise UserError(f"--calibrate is for one model and got {len(names)}; calibrate them one by one")
@@ -199,7 +199,7 @@ def _notes(names: Sequence[str], classifiers: "Sequence[Classifier]", test: Test
 def _notes_on(name: str, classifier: "Classifier", test: Test) -> Iterator[str]:
     """What to bear in mind of a model's figures."""
     from residuum.inference.calibrate import is_divided_otherwise
-    from residuum.weights import FITTED_ON
+    from residuum.model_config import FITTED_ON
 
     dataset = test.dataset
     if classifier.provenance.get("untrained"):

@@ -139,7 +139,7 @@ def _published(manifest: Mapping[str, Any]) -> "dict[str, tuple[Published, ...]]
 
 
 def _temperature(folder: "RunFolder") -> dict[str, Any] | None:
-    from residuum.weights import read_temperature
+    from residuum.model_config import read_temperature
 
     try:
         value, fitted_on = read_temperature(folder.path)

@@ -109,7 +109,7 @@ def calibrated(
 ) -> list[Result]:
     """The model without a temperature and with one fitted on the split `on`, which is kept with it."""
     from residuum.inference.calibrate import calibrate
-    from residuum.weights import store_temperature
+    from residuum.model_config import store_temperature
 
     if on == test.split or test.split == "all":
         raise UserError(

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from residuum.data.crops import ERASING_NUMBERS, Boxes, Floats, cut_box, erasing_boxes
-from residuum.data.preprocessing import ChannelStatistics, Preprocessing
+from residuum.data.preprocessing import Preprocessing
 from residuum.data.randaugment import MAX_MAGNITUDE, NUMBERS_PER_OPERATION, randaugment
+from residuum.data.statistics import ChannelStatistics
 from residuum.errors import UserError
 from residuum.hardware import upload
 from residuum.randomness import derived_seed, uniform

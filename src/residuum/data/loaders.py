@@ -10,8 +10,9 @@ from torch import Tensor
 
 from residuum.data.augmentations import Augmentation, Augmenter
 from residuum.data.decoding import BadImage
-from residuum.data.preprocessing import ChannelStatistics, Preprocessing
+from residuum.data.preprocessing import Preprocessing
 from residuum.data.splits import Indices, Split
+from residuum.data.statistics import ChannelStatistics
 from residuum.data.storage import FileImages, Images, Kind, MemoryImages, Request, Views, open_images
 from residuum.data.workers import LoaderSettings
 from residuum.errors import UserError

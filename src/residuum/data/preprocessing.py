@@ -1,19 +1,21 @@
-"""From a decoded image to the network's input, alike wherever a model is used; and its statistics."""
+"""From a decoded image to the network's input, alike wherever a model is used, with PyTorch or without."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from residuum.data.decoding import MAX_PIXELS
 from residuum.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """Per-channel mean of ImageNet's training images in [0, 1], as torchvision and timm use it."""
@@ -119,7 +121,7 @@ class Preprocessing:
         new = (side, other) if width <= height else (other, side)
         return _resize(_middle(image, longer), new, INTERPOLATIONS[self.interpolation])
 
-    def normalise(self, images: Tensor) -> Tensor:
+    def normalise(self, images: "Tensor") -> "Tensor":
         """(N, C, H, W) uint8, or float32 in [0, 1], to float32, channels last: less the mean, over the deviation.
 
         Views of another size than the mean image's are less `mean`.
@@ -127,10 +129,18 @@ class Preprocessing:
         count, channels, height, width = images.shape
         rows = images.permute(0, 2, 3, 1).reshape(count, height, width * channels)  # long ones are soon worked through
         mean, std = _constants(self, (height, width), images.device)
-        unit = rows.float().div_(255) if images.dtype == torch.uint8 else rows
+        unit = rows if images.is_floating_point() else rows.float().div_(255)
         centred = unit - mean
         normalised = centred if std is None else centred.div_(std)
         return normalised.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+    def normalise_views(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N, size, size, C) as `view` makes them to float32 (N, C, size, size), bit for bit as by `normalise`."""
+        if self.mean_image is None:
+            planes = [table[views[..., channel]] for channel, table in enumerate(_tables(self))]
+            return np.stack(planes, axis=1)
+        unit = views.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
+        return (unit - self.mean_image) / np.array(self.std, np.float32)[:, None, None]
 
     def to_config(self) -> dict[str, Any]:
         """A dict for JSON in timm's keys. A mean image is only announced (`"mean_image": True`), not held."""
@@ -208,59 +218,23 @@ def _resize(image: NDArray[np.uint8], size: tuple[int, int], resample: Image.Res
 
 
 @lru_cache(maxsize=16)
+def _tables(preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """(C, 256): what each value of a channel becomes."""
+    unit = np.arange(256, dtype=np.float32) / np.float32(255)
+    mean, std = (np.array(numbers, np.float32)[:, None] for numbers in (preprocessing.mean, preprocessing.std))
+    return (unit - mean) / std
+
+
+@lru_cache(maxsize=16)
 def _constants(
-    preprocessing: Preprocessing, shape: tuple[int, int], device: torch.device
-) -> tuple[Tensor, Tensor | None]:
+    preprocessing: Preprocessing, shape: tuple[int, int], device: "torch.device"
+) -> "tuple[Tensor, Tensor | None]":
     """Mean and standard deviation as rows (W * C,), a mean image as (H, W * C); None for a deviation of one."""
+    import torch
+
     image, width = preprocessing.mean_image, shape[1]
     mean = torch.tensor(preprocessing.mean).repeat(width)
     if image is not None and image.shape[1:] == shape:
         mean = torch.from_numpy(image).permute(1, 2, 0).flatten(1)
     std = None if set(preprocessing.std) == {1.0} else torch.tensor(preprocessing.std).repeat(width).to(device)
     return mean.to(device), std
-
-
-@dataclass(frozen=True, eq=False)
-class ChannelStatistics:
-    """Statistics of training images in [0, 1].
-
-    mean, std: (C,) per channel, over all pixels (std: population, at least 1/255); mean_image: float32 (C, S,
-    S); eigenvalues (C,), largest first, and eigenvectors (C, C), one a column, of the channels' covariance.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    mean_image: NDArray[np.float32]
-    eigenvalues: NDArray[np.float64]
-    eigenvectors: NDArray[np.float64]
-
-
-def statistics(batches: Iterable[Tensor]) -> ChannelStatistics:
-    """Statistics of all images in `batches` of uint8 (N, C, S, S), taken in one pass.
-
-    The sums are whole numbers below 2**53, so float64 holds them exactly: the result does not depend on how
-    the images are grouped. Raises UserError when there is no image.
-    """
-    images, image_sum, products = 0, torch.zeros(()), torch.zeros(())
-    for batch in batches:
-        for start in range(0, len(batch), 64):  # float64 is eight times the size of uint8
-            values = batch[start : start + 64].cpu().double()
-            pixels = values.transpose(0, 1).flatten(1)
-            image_sum = image_sum + values.sum(0)
-            products = products + pixels @ pixels.T
-            images += len(values)
-    if images == 0:
-        raise UserError("no readable training image; run `residuum check` on the data")
-    height, width = image_sum.shape[1:]
-    count = images * height * width
-    mean = image_sum.sum((1, 2)).numpy() / count
-    covariance = products.numpy() / count - np.outer(mean, mean)
-    eigenvalues, eigenvectors = np.linalg.eigh(covariance / 255**2)
-    std = np.sqrt(np.clip(np.diag(covariance), 1.0, None))
-    return ChannelStatistics(
-        mean=tuple((mean / 255).tolist()),
-        std=tuple((std / 255).tolist()),
-        mean_image=(image_sum.numpy() / (255 * images)).astype(np.float32),
-        eigenvalues=np.clip(eigenvalues[::-1], 0, None),
-        eigenvectors=np.ascontiguousarray(eigenvectors[:, ::-1]),
-    )

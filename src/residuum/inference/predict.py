@@ -8,21 +8,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from residuum.data.decoding import BadImage, decode
 from residuum.data.preprocessing import Preprocessing
 from residuum.data.reading import read_ahead
 from residuum.data.sources.folders import IMAGE_SUFFIXES
 from residuum.errors import UserError
-from residuum.hardware import choose_device, default_workers
-from residuum.inference.predictors import model_predictor
-from residuum.weights import Classifier
+from residuum.inference.deployed import Deployed, Probabilities, Views, by_pytorch
+from residuum.processor import cores
+
+if TYPE_CHECKING:
+    from residuum.weights import Classifier
 
 View = NDArray[np.uint8]  # (S, S, C)
 _Decoded = tuple[Path, View | BadImage]
@@ -39,7 +39,7 @@ class Prediction:
 
 
 def predict(
-    classifier: Classifier,
+    model: "Classifier | Deployed",
     paths: Iterable[Path],
     *,
     top: int = 5,
@@ -56,21 +56,21 @@ def predict(
     """
     if top < 1 or batch_size < 1:
         raise UserError(f"top is {top} and batch_size {batch_size}; both are at least 1")
-    where = choose_device(device)
-    network = model_predictor(classifier, where, precision)
-    threads = default_workers(where) if workers is None else max(1, workers)
-    decoded = _decode_ahead(paths, classifier.preprocessing, threads, ahead=batch_size + threads)
-
-    def probabilities(views: Sequence[View]) -> Tensor:
-        images = torch.from_numpy(np.stack(views)).to(where).permute(0, 3, 1, 2)
-        logits = network(classifier.preprocessing.normalise(images)).cpu()
-        return logits.sigmoid() if classifier.multi_label else logits.softmax(dim=1)
+    deployed = model if isinstance(model, Deployed) else _by_pytorch(model, device, precision)
+    threads = max(1, min(16, cores() - 1) if workers is None else workers)
+    decoded = _decode_ahead(paths, deployed.preprocessing, threads, ahead=batch_size + threads)
 
     def predictions() -> Iterator[Prediction]:
         while batch := list(islice(decoded, batch_size)):
-            yield from _classify(batch, probabilities, classifier.classes, top)
+            yield from _classify(batch, deployed.probabilities, deployed.classes, top)
 
     return predictions()
+
+
+def _by_pytorch(classifier: "Classifier", device: str, precision: str) -> Deployed:
+    from residuum.hardware import choose_device
+
+    return by_pytorch(classifier, choose_device(device), precision)
 
 
 def _decode_ahead(paths: Iterable[Path], preprocessing: Preprocessing, threads: int, ahead: int) -> Iterator[_Decoded]:
@@ -87,15 +87,16 @@ def _decode_ahead(paths: Iterable[Path], preprocessing: Preprocessing, threads: 
 
 def _classify(
     batch: Sequence[_Decoded],
-    probabilities: Callable[[Sequence[View]], Tensor],
+    probabilities: Callable[[Views], Probabilities],
     classes: Sequence[str],
     top: int,
 ) -> Iterator[Prediction]:
     """The `top` most probable classes of each file, best first; of equals the lower index first."""
     views = [view for _, view in batch if not isinstance(view, BadImage)]
     if views:
-        values, indices = probabilities(views).sort(dim=1, descending=True, stable=True)
-        ranked = zip(indices[:, :top].tolist(), values[:, :top].tolist(), strict=True)
+        shares_NK = probabilities(np.stack(views))
+        indices = np.argsort(-shares_NK, axis=1, kind="stable")[:, :top]
+        ranked = zip(indices.tolist(), np.take_along_axis(shares_NK, indices, axis=1).tolist(), strict=True)
     for path, view in batch:
         if isinstance(view, BadImage):
             yield Prediction(path, error=view.reason)

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from residuum.errors import UserError, missing_extra
+from residuum.processor import cores
 from residuum.studies.members import described, end_of, is_made, make
 from residuum.studies.worker import LOG
 from residuum.training.interruption import Interrupted, StopRequest, listen_for_stop
@@ -56,16 +57,12 @@ def usual_jobs(devices: Iterable[str]) -> int:
 
     devices: the names that the members' runs give theirs.
     """
-    return _SIDE_BY_SIDE_ON_A_GPU * _gpus_to_share(devices) or _cores()
+    return _SIDE_BY_SIDE_ON_A_GPU * _gpus_to_share(devices) or cores()
 
 
 def _gpus_to_share(devices: Iterable[str]) -> int:
     """How many GPUs there are, where the members leave the choice of one to us."""
     return torch.cuda.device_count() if set(devices) <= {"auto", "cuda"} else 0
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def here(folders: Sequence[Path], look: Look) -> None:
@@ -167,7 +164,7 @@ def _started(command: Sequence[str], environment: Mapping[str, str], **how: Any)
 
 
 def _environment(place: int, number: int, gpus: int) -> dict[str, str]:
-    threads = str(max(1, _cores() // number))
+    threads = str(max(1, cores() // number))
     one_gpu = {"CUDA_VISIBLE_DEVICES": _visible(place % gpus)} if gpus else {}
     return {**os.environ, "OMP_NUM_THREADS": threads, **one_gpu}
 
@@ -220,9 +217,9 @@ def _under_torchrun(folder: Path, processes: int, look: Look, stop: StopRequest)
     worker, members = ["-m", "residuum.studies.worker", str(folder)], described(folder)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     if members[0].run is not None and end_of(folder) is None:
-        _attend(folder, launcher + worker, max(1, _cores() // processes), look, stop)
+        _attend(folder, launcher + worker, max(1, cores() // processes), look, stop)
     if not all(is_made(member, folder) for member in members):
-        _attend(folder, worker, _cores(), look, stop)
+        _attend(folder, worker, cores(), look, stop)
 
 
 def _attend(folder: Path, arguments: Sequence[str], threads: int, look: Look, stop: StopRequest) -> None:

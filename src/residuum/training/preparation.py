@@ -14,12 +14,11 @@ from residuum.data.loaders import Loader, evaluation_loader, train_loader
 from residuum.data.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    ChannelStatistics,
     Preprocessing,
-    statistics,
 )
 from residuum.data.sources import DataSet
 from residuum.data.splits import Split
+from residuum.data.statistics import ChannelStatistics, statistics
 from residuum.data.storage import open_images
 from residuum.data.workers import LoaderSettings
 from residuum.distributed import World

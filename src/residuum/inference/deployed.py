@@ -1,0 +1,101 @@
+"""A trained model at work: views of images to probabilities, whichever engine computes them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from residuum.data.preprocessing import Preprocessing
+from residuum.inference.engines import open_engine
+from residuum.inference.exported import Exported, export_folder, read_exported
+
+if TYPE_CHECKING:
+    import torch
+
+    from residuum.weights import Classifier
+
+Views = NDArray[np.uint8]  # (N, S, S, C)
+Probabilities = NDArray[np.float32]  # (N, K)
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What it takes to put a model to work.
+
+    engine: what computes, in words; classes name the outputs in order; probabilities: of views (N, S, S, C) uint8, as
+    `preprocessing.view` makes them, (N, K) float32: the softmax, or each class's sigmoid where it is multi_label.
+    """
+
+    architecture: str
+    engine: str
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    multi_label: bool
+    probabilities: Callable[[Views], Probabilities]
+
+
+def deploy(path: str | Path, *, engine: str = "auto", device: str = "auto", precision: str = "auto") -> Deployed:
+    """The model at `path` put to work: an exported one by an engine that is here, a run's by PyTorch.
+
+    engine: "auto", or one of `ENGINES`; device and precision are PyTorch's. Raises UserError where there is no such
+    model, engine or device.
+    """
+    folder = export_folder(Path(path))
+    if folder is not None:
+        return by_engine(read_exported(folder), engine)
+    from residuum.hardware import choose_device
+    from residuum.weights import load
+
+    return by_pytorch(load(path), choose_device(device), precision)
+
+
+def by_engine(exported: Exported, engine: str = "auto") -> Deployed:
+    """The exported model computed by an engine that is installed."""
+    run = open_engine(exported, engine)
+    handling = exported.preprocessing
+
+    def probabilities(views: Views) -> Probabilities:
+        logits = run(handling.normalise_views(views)) / np.float32(exported.temperature)
+        return sigmoid(logits) if exported.multi_label else softmax(logits)
+
+    return Deployed(exported.architecture, run.words, exported.classes, handling, exported.multi_label, probabilities)
+
+
+def softmax(logits: NDArray[np.float32]) -> Probabilities:
+    """Over the classes: (N, K) to (N, K)."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares: Probabilities = powers / powers.sum(axis=1, keepdims=True)
+    return shares
+
+
+def sigmoid(logits: NDArray[np.float32]) -> Probabilities:
+    """Of each output on its own, where no exponential overflows."""
+    shares: Probabilities = np.exp(-np.logaddexp(np.float32(0), -logits))
+    return shares
+
+
+def by_pytorch(classifier: "Classifier", device: "torch.device", precision: str = "auto") -> Deployed:
+    """The model computed by PyTorch on `device`. Raises UserError for a precision that does not exist."""
+    import torch
+
+    from residuum.inference.predictors import model_predictor
+
+    network, handling = model_predictor(classifier, device, precision), classifier.preprocessing
+
+    def probabilities(views: Views) -> Probabilities:
+        images = torch.from_numpy(views).to(device).permute(0, 3, 1, 2)
+        logits = network(handling.normalise(images)).cpu()
+        found: Probabilities = (logits.sigmoid() if classifier.multi_label else logits.softmax(dim=1)).numpy()
+        return found
+
+    return Deployed(
+        classifier.architecture,
+        f"PyTorch {torch.__version__.partition('+')[0]} on {device}",
+        classifier.classes,
+        handling,
+        classifier.multi_label,
+        probabilities,
+    )

@@ -1,0 +1,125 @@
+"""The facts that travel with a model's weights: the folder's config.json and mean image, read without PyTorch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from residuum.data.preprocessing import Preprocessing
+from residuum.errors import UserError, printable
+from residuum.files import read_json, write_json
+from residuum.tensor_files import opened_safetensors, require_file
+
+WEIGHTS, CONFIG, MEAN_IMAGE = "model.safetensors", "config.json", "preprocessing.safetensors"
+SECTION = "residuum"
+"""Of config.json: what timm has no word for."""
+FITTED_ON = "temperature_fitted_on"
+"""Of a model's provenance: the data that its temperature was fitted on."""
+
+_REQUIRED: dict[str, type] = {"architecture": str, "num_classes": int, "pretrained_cfg": dict}
+_OPTIONAL: dict[str, type] = {"model_args": dict, SECTION: dict}
+_OFSECTION: dict[str, type] = {"multi_label": bool, "mean_image": bool, "provenance": dict}
+_COLD, _HOT = 0.01, 100.0  # temperatures between which logits stay numbers, and in their order
+_MOST_CLASSES = 2**20  # where there are no weights to tell
+
+
+def store_temperature(path: str | Path, temperature: float, fitted_on: Mapping[str, str]) -> None:
+    """Write a temperature into the model at `path`, a folder as for `load`; nothing else in it changes.
+
+    fitted_on: what the provenance will say of it, such as split and fingerprint of the data. Raises UserError when
+    there is no model or its config is damaged.
+    """
+    where = model_folder(Path(path)) / CONFIG
+    config = read_config(where)
+    section = config.get(SECTION, {})
+    provenance = {**section.get("provenance", {}), FITTED_ON: dict(fitted_on)}
+    config[SECTION] = {**section, "temperature": temperature, "provenance": provenance}
+    write_json(where, config)
+
+
+def read_temperature(path: str | Path) -> tuple[float, Mapping[str, str]]:
+    """The temperature of the model at `path`, and on what it was fitted: empty where it was not."""
+    section = read_config(model_folder(Path(path)) / CONFIG).get(SECTION, {})
+    return float(section.get("temperature", 1.0)), section.get("provenance", {}).get(FITTED_ON, {})
+
+
+def model_folder(path: Path) -> Path:
+    """The folder with the model: that of a run, or `path` itself. Raises UserError when there is none."""
+    for folder in (path / "model", path):
+        if (folder / CONFIG).is_file():
+            return folder
+    if (path / "run.json").is_file():
+        raise UserError(f"the run {path} has no model yet; finish it with: residuum train DATA --resume --out {path}")
+    reason = "holds no config.json" if path.is_dir() else "is no folder" if path.exists() else "does not exist"
+    raise UserError(f"{path} {reason}; a model is a run folder, its model/ folder or one in the Hub layout")
+
+
+def read_config(where: Path) -> dict[str, Any]:
+    """A config.json, checked. Raises UserError for one that is damaged or not in the Hub layout."""
+    config = read_json(where)
+    if not isinstance(config, dict):
+        raise UserError(f"{where} holds no JSON object; copy or save the model again")
+    wrong = [key for key, kind in _REQUIRED.items() if not isinstance(config.get(key), kind)]
+    wrong += [key for key, kind in _OPTIONAL.items() if not isinstance(config.get(key, kind()), kind)]
+    section = config.get(SECTION)
+    if isinstance(section, dict):
+        wrong += [
+            f"{SECTION}.{key}" for key, kind in _OFSECTION.items() if not isinstance(section.get(key, kind()), kind)
+        ]
+    if wrong:
+        raise UserError(f"{where} is not in the Hub layout: {', '.join(wrong)} missing or of another type")
+    _check_count(config["num_classes"], where)
+    temperature = section.get("temperature", 1.0) if isinstance(section, dict) else 1.0
+    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not _COLD <= temperature <= _HOT:
+        raise UserError(f"{where} has a temperature of {printable(str(temperature), 20)}; it is {_COLD} to {_HOT}")
+    return config
+
+
+def _check_count(count: int, where: Path) -> None:
+    # Each class has weights of its own, and takes memory already for its name.
+    weights = where.with_name(WEIGHTS)
+    most = weights.stat().st_size if weights.is_file() else _MOST_CLASSES
+    if isinstance(count, bool) or not 1 <= count <= most:
+        raise UserError(f"{where} has num_classes {printable(str(count), 20)}; {WEIGHTS} has no weights for as many")
+
+
+def read_classes(folder: Path) -> tuple[str, ...]:
+    """The names of the outputs of a model folder, in order. Raises UserError for a damaged config."""
+    where = folder / CONFIG
+    return classes_of(read_config(where), where)
+
+
+def classes_of(config: Mapping[str, Any], where: Path) -> tuple[str, ...]:
+    """The names of the outputs in order; "0", "1", ... where there are none. Raises UserError where some lack one."""
+    count = config["num_classes"]
+    names = config.get("label_names") or config["pretrained_cfg"].get("label_names") or range(count)
+    if isinstance(names, Mapping):  # index -> name, in JSON with the index as text
+        names = [names.get(str(index)) for index in range(count if len(names) == count else 0)]
+    is_complete = isinstance(names, (list, range)) and len(names) == count
+    if not is_complete or not all(isinstance(name, (str, int)) for name in names):
+        raise UserError(f"{where}: label_names does not give each of the {count} outputs a name; complete it")
+    return tuple(map(str, names))
+
+
+def preprocessing_of(config: Mapping[str, Any], folder: Path) -> Preprocessing:
+    """What the model in `folder` wants done to an image. Raises UserError for what cannot be done."""
+    has_mean_image = config.get(SECTION, {}).get("mean_image", False)
+    try:
+        mean_image = _read_mean_image(folder) if has_mean_image else None
+        return Preprocessing.from_config({**config["pretrained_cfg"], "mean_image": has_mean_image}, mean_image)
+    except UserError as error:
+        raise UserError(f"{folder / CONFIG}: {error}") from None
+    except (KeyError, ValueError) as error:
+        reason = printable(repr(error))
+        raise UserError(f"{folder / CONFIG} has no usable preprocessing ({reason}); save the model again") from None
+
+
+def _read_mean_image(folder: Path) -> NDArray[np.float32]:
+    require_file(folder / MEAN_IMAGE)
+    with opened_safetensors(folder / MEAN_IMAGE, "numpy") as file:
+        values = file.get_tensor("mean_image") if "mean_image" in file.keys() else np.zeros(0, np.int64)  # noqa: SIM118
+    if values.dtype.kind != "f" or not np.isfinite(values).all():
+        raise UserError(f"{MEAN_IMAGE} holds no finite numbers; save the model again")
+    return values.astype(np.float32)
