@@ -152,9 +152,12 @@ def _panel_view(chart: Chart, group: Sequence[Series], key: str) -> View:
 
 
 def _last_value(series: Series) -> str:
+    """What a training ended at; of a line over layers the last value says nothing."""
     if not series.y:
         return ""
-    return f"{series.y[-1]:.2f} %" if "%" in series.y_label else f"{series.y[-1]:.4g}"
+    if "%" in series.y_label:
+        return f"{series.y[-1]:.2f} %"
+    return f"{series.y[-1]:.4g}" if series.x_label == "epoch" else ""
 
 
 def _swatch(stroke: Stroke) -> View:
