@@ -172,6 +172,16 @@ def test_a_spread_is_a_band_along_a_curve_and_bars_at_marked_points() -> None:
     assert axes.lines[0].get_marker() == "o"
 
 
+@pytest.mark.parametrize(("x_label", "top"), [("epoch", (4.0, 5.0)), ("layer", (90.0, 100.0))])
+def test_the_start_of_a_training_may_leave_the_axis_and_no_layer_may(x_label: str, top: tuple[float, float]) -> None:
+    from matplotlib.figure import Figure
+
+    axes, y = Figure().subplots(), (90.0, 30.0, 4.0, 4.0, 4.0, 4.0, 3.0, 3.0, 3.0, 3.0)
+    draw_curves(axes, [Series("a", tuple(map(float, range(10))), y, x_label, "loss")])
+    low, high = top
+    assert low < axes.get_ylim()[1] < high
+
+
 @pytest.mark.parametrize("log_y", [False, True])
 def test_bars_end_within_the_axis(log_y: bool) -> None:
     from matplotlib.figure import Figure

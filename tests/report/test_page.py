@@ -301,6 +301,8 @@ def test_a_scatter_plot_names_its_groups_while_they_can_be_told_apart(groups: in
 def test_the_name_of_a_field_breaks_at_its_dots_alone() -> None:
     html = page_html(page_of(Table("", ("field", "value"), (("<a>.lr", "a.b"),))))
     assert '<th scope="row">&lt;a&gt;.<wbr>lr</th><td>a.b</td>' in html
+    html = page_html(page_of(Table("", ("arm", "value"), (("momentum, 0.05", 1),))))
+    assert '<th scope="row">momentum, 0.05</th>' in html
 
 
 def levels(text: str) -> list[int]:

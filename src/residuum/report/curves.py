@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.8), (1.2, 1.3), (6, 1.5, 1.2, 1.5), (9, 2.5))  # in line widths
 _THIN, _BOLD = 0.9, 2.2  # points
 _MOST_TICKS = 6
+_START = 5  # a fifth of a training
 _LINE_OF_TEXT = 11.0  # points, from one written value to the next
 
 
@@ -134,10 +135,11 @@ def _heights(series: Series) -> list[float]:
 
 
 def _top_of_axis(group: Sequence[Series]) -> float:
-    """The largest value; but where the first fifth of the curves towers over the rest, the rest decides."""
+    """The largest value; but where the first fifth of a training towers over the rest, the rest decides."""
     values = [_heights(series) for series in group]
+    is_training = all(series.x_label == "epoch" for series in group)
     largest = max((y for ys in values for y in ys), default=0.0)
-    settled = max((y for ys in values for y in ys[len(ys) // 5 :]), default=0.0)
+    settled = max((y for ys in values for y in ys[len(ys) // _START if is_training else 0 :]), default=0.0)
     top = settled if largest > 2 * settled else largest
     return 1.08 * top if top > 0 else 1.0
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import math
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -84,10 +85,10 @@ def _environment() -> "Environment":
 
 
 def _dotted(text: str) -> "Markup":
-    """The name of a field, which may break after a dot: `optimizer.` `lr`."""
+    """The name of a field, which may break after a dot, `optimizer.` `lr`; a number in it may not."""
     from markupsafe import Markup
 
-    return Markup(".<wbr>").join(text.split("."))
+    return Markup(".<wbr>").join(re.split(r"\.(?!\d)", text))
 
 
 def _section_view(number: int, page: Page) -> View:
@@ -152,9 +153,12 @@ def _panel_view(chart: Chart, group: Sequence[Series], key: str) -> View:
 
 
 def _last_value(series: Series) -> str:
+    """What a training ended at; of a line over layers the last value says nothing."""
     if not series.y:
         return ""
-    return f"{series.y[-1]:.2f} %" if "%" in series.y_label else f"{series.y[-1]:.4g}"
+    if "%" in series.y_label:
+        return f"{series.y[-1]:.2f} %"
+    return f"{series.y[-1]:.4g}" if series.x_label == "epoch" else ""
 
 
 def _swatch(stroke: Stroke) -> View:
