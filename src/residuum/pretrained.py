@@ -80,9 +80,9 @@ def load_weights(network: nn.Module, name: str, source: str, classes: Sequence[s
     """Load the weights of `source` into `network`, the catalogue's `name`; returns notes on what was adapted.
 
     source: a run or model folder, a `.safetensors` or `torch.save` file; downloaded: `hf:owner/name`,
-    `torchvision/NAME` or `timm/NAME`. A head for another number of classes, or for others than `classes` where both are known, stays as
-    it was initialised. Weights for colour are summed over the three channels for a grey network, which gives what
-    grey images in three channels gave.
+    `torchvision/NAME` or `timm/NAME`. A head for another number of classes, or for others than `classes` where both are
+    known, stays as it was initialised. Weights for colour are summed over the three channels for a grey network, which
+    gives what grey images in three channels gave.
     Raises UserError, before any download, for weights known to be of another network, and when they are
     missing, damaged or do not fit.
     """
