@@ -52,7 +52,7 @@ def _reason(name: str, repository: str, revision: str | None, error: Exception) 
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{repository} has no revision {revision}; name a branch, a tag or a commit of it"
     if isinstance(error, errors.LocalEntryNotFoundError):
-        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the Hub cannot be reached"
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the Hub does not answer"
         return f"{name} is not, or not whole, in the Hub's cache and {why}; connect, or pass the folder of a copy"
     reason = printable(" ".join(str(error).split()) or type(error).__name__, _LONGEST_REASON)
     return f"{name} cannot be downloaded ({reason}); check the name and the network, or pass the folder of a copy"
