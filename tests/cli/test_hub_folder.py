@@ -222,6 +222,7 @@ def test_a_temperature_is_told_with_what_it_was_fitted_on(copy: Path, tmp_path: 
     write_hub_folder(copy, tmp_path / "hub")
     assert "divided by a temperature of 1.5, fitted on test." in card_of(tmp_path / "hub")
     assert "none with it are recorded" in card_of(tmp_path / "hub")
+    assert "expected_calibration_error" not in card_of(tmp_path / "hub")
 
 
 def test_a_run_without_results_says_so(copy: Path, tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ def _origin(facts: CardFacts) -> str | None:
 def _results(facts: CardFacts) -> Iterator[dict[str, Any]]:
     data_set = {"name": facts.data, "type": _data_set(facts) or facts.data}
     for split, evaluation in facts.evaluations.items():
-        metrics = [_metric(kind, name, found) for kind, name, found in _figures(evaluation) if found is not None]
+        figures = _figures(evaluation, has_temperature=facts.classifier.temperature != 1)
+        metrics = [_metric(kind, name, found) for kind, name, found in figures if found is not None]
         yield {
             "task": {"type": _TASK, "name": "Image Classification"},
             "dataset": {**data_set, "split": split},
@@ -66,12 +67,14 @@ def _results(facts: CardFacts) -> Iterator[dict[str, Any]]:
         }
 
 
-def _figures(evaluation: "Evaluation") -> Iterator[tuple[str, str, Measurement | None]]:
+def _figures(evaluation: "Evaluation", has_temperature: bool) -> Iterator[tuple[str, str, Measurement | None]]:
+    """Those that hold of the model as it is; what the probabilities were worth a temperature has changed."""
     yield "accuracy", "top-1 accuracy", evaluation.top1
     yield "accuracy", "top-5 accuracy", evaluation.informative_top5
     yield "mean_average_precision", "mean average precision", evaluation.mean_average_precision
     yield "f1", "macro F1", evaluation.macro_f1
-    yield "expected_calibration_error", "calibration error", evaluation.calibration_error
+    if not has_temperature:
+        yield "expected_calibration_error", "calibration error", evaluation.calibration_error
 
 
 def _metric(kind: str, name: str, measured: Measurement) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 from residuum.cli.card_facts import CardFacts
 from residuum.cli.compare import STATUS
 from residuum.cli.run_records import RunRecord
-from residuum.errors import counted, listed
+from residuum.errors import counted
 from residuum.records import Table
 from residuum.report.cells import decimals_of
 from residuum.report.markdown import table_markdown, words
@@ -114,8 +114,9 @@ def limits(facts: CardFacts) -> Iterator[str]:
     for split, evaluation in list(facts.evaluations.items())[:1]:
         worst = _worst(evaluation.per_class)
         recall = worst.columns.index("recall")
-        shares = listed((f"{words(str(row[0]))} ({row[recall]:.1f} %)" for row in worst.rows[:_NAMED]), _NAMED)
-        lines.append(f"It finds least of: {shares}, by recall on {words(split)}.")
+        missed = [f"{words(str(row[0]))} ({row[recall]:.1f} %)" for row in worst.rows if cast(float, row[recall]) < 100]
+        if missed:
+            lines.append(f"It finds least of: {', '.join(missed[:_NAMED])}, by recall on {words(split)}.")
         lines += _small_classes(split, evaluation)
     lines.append(
         "Measured is what stands above and nothing else: not images from other sources or cameras, nor disturbed ones, "

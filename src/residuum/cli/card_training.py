@@ -87,7 +87,7 @@ def _course(record: RunRecord) -> str:
 
 def _settings(run: Mapping[str, Any]) -> str:
     flat = flattened(run)
-    rows = tuple((name, cell(flat[name])) for name in _SHOWN if flat.get(name) not in (None, 0, 0.0))
+    rows = tuple((name, _shown(flat[name])) for name in _SHOWN if flat.get(name) not in (None, 0, 0.0))
     return table_markdown(Table("", ("setting", "value"), rows))
 
 
@@ -110,10 +110,14 @@ def _changes(record: RunRecord) -> Iterator[str]:
 def _differences(record: RunRecord, usual: Mapping[str, object]) -> list[tuple[Cell, ...]]:
     own = flattened(record.manifest["run"])
     return [
-        (name, cell(_public(name, value)), cell(usual.get(name)))
+        (name, _shown(_public(name, value)), _shown(usual.get(name)))
         for name, value in own.items()
         if cell(value) != cell(usual.get(name)) and name not in _OF_THE_MACHINE
     ]
+
+
+def _shown(value: object) -> Cell:
+    return f"{value:.6g}" if isinstance(value, float) else cell(value)
 
 
 def _public(name: str, value: object) -> object:
