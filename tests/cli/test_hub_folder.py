@@ -142,7 +142,7 @@ def test_a_network_that_timm_lacks_is_refused_by_it_and_the_card_says_so(tmp_pat
     with pytest.raises(RuntimeError, match="Unknown model"):
         timm.create_model(f"local-dir:{folder}", pretrained=True)
     card = card_of(folder)
-    assert f"timm and transformers have no such network as `{architecture}`" in card
+    assert f"timm and transformers do not have `{architecture}` as it is here" in card
     assert 'library_name: "residuum"' in card
     assert len(code_in(card)) == 1
     assert load(folder).architecture == architecture
