@@ -16,8 +16,8 @@ def use(facts: CardFacts) -> Iterator[str]:
     if facts.timm_name is None:
         network = code(facts.classifier.architecture)
         yield (
-            f"timm and transformers do not have {network} as it is here, and refuse this folder; a network of a like name "
-            "there may be another one, which would give other answers. residuum alone loads it."
+            f"timm and transformers do not have {network} as it is here, and refuse this folder; a network of a like "
+            "name there may be another one, which would give other answers. residuum alone loads it."
         )
         return
     kind = {
