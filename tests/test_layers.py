@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "residuum"
 
 BASE = {"errors", "records", "randomness", "distributed", "hardware", "files", "processor"}
-WEIGHTS = {"weights", "pretrained", "state_dicts", "model_config", "tensor_files"}
+WEIGHTS = {"weights", "pretrained", "state_dicts", "model_config", "tensor_files", "hub"}
 ALLOWED = {
     "models": BASE,
     "data": BASE,

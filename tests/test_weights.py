@@ -182,6 +182,43 @@ def test_we_load_what_timm_saves(tmp_path: Path, name: str, ours: str) -> None:
     assert load(tmp_path).classes == CLASSES
 
 
+def test_we_load_what_timm_pickles_and_execute_nothing_in_it(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    network = timm.create_model("resnet18", num_classes=3)
+    timm.models.save_for_hf(network, tmp_path, {"label_names": list(CLASSES)})  # by default
+    assert not (tmp_path / WEIGHTS).exists()
+    assert load(tmp_path).classes == CLASSES
+    assert torch.equal(logits(load(tmp_path).network), logits(network))
+    torch.save({"fc.weight": torch.zeros(3, 512), "other": Path()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"pytorch_model\.bin is damaged, or pickles Python objects"):
+        load(tmp_path)
+
+
+def test_weights_in_safetensors_come_before_pickled_ones(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    network = timm.create_model("resnet18", num_classes=3)
+    timm.models.save_for_hf(network, tmp_path, safe_serialization="both")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"damaged")
+    assert torch.equal(logits(load(tmp_path).network), logits(network))
+
+
+def test_transformers_loads_what_we_save_and_we_what_it_saves(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    transformers = pytest.importorskip("transformers")
+    saved = classifier("resnet18", 1)
+    save_model(tmp_path / "model", replace(saved, multi_label=True))
+    network = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "model")
+    images = torch.randn(2, 1, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(network.eval()(images).logits, saved.network(images))
+    network.save_pretrained(tmp_path / "theirs")
+    config = config_of(tmp_path / "theirs")
+    (tmp_path / "theirs" / "config.json").write_text(json.dumps({**config, "residuum": {}}))
+    loaded = load(tmp_path / "theirs")
+    assert torch.equal(logits(loaded.network, 1), logits(saved.network, 1))
+    assert (loaded.classes, loaded.multi_label) == (CLASSES, True)
+
+
 def test_a_timm_network_of_other_arguments_is_refused(tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     network = timm.create_model("resnet18", num_classes=3, output_stride=8)

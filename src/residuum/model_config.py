@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 from residuum.data.preprocessing import Preprocessing
 from residuum.errors import UserError, printable
 from residuum.files import read_json, write_json
+from residuum.hub import fetched, is_on_hub
 from residuum.tensor_files import opened_safetensors, require_file
 
 WEIGHTS, CONFIG, MEAN_IMAGE = "model.safetensors", "config.json", "preprocessing.safetensors"
+PICKLED = "pytorch_model.bin"
+"""Weights as `torch.save` writes them: what timm saves unless it is told otherwise."""
 SECTION = "residuum"
 """Of config.json: what timm has no word for."""
 FITTED_ON = "temperature_fitted_on"
@@ -23,6 +26,7 @@ _OPTIONAL: dict[str, type] = {"model_args": dict, SECTION: dict}
 _OFSECTION: dict[str, type] = {"multi_label": bool, "mean_image": bool, "provenance": dict}
 _COLD, _HOT = 0.01, 100.0  # temperatures between which logits stay numbers, and in their order
 _MOST_CLASSES = 2**20  # where there are no weights to tell
+_FILES = (CONFIG, MEAN_IMAGE, "model.*")  # of a model on the Hub, exported ones included
 
 
 def store_temperature(path: str | Path, temperature: float, fitted_on: Mapping[str, str]) -> None:
@@ -46,7 +50,12 @@ def read_temperature(path: str | Path) -> tuple[float, Mapping[str, str]]:
 
 
 def model_folder(path: Path) -> Path:
-    """The folder with the model: that of a run, or `path` itself. Raises UserError when there is none."""
+    """The folder with the model: that of a run, or `path` itself; of `hf:owner/name` the one in the Hub's cache.
+
+    Raises UserError when there is none.
+    """
+    if is_on_hub(path):
+        return _from_hub(str(path))
     for folder in (path / "model", path):
         if (folder / CONFIG).is_file():
             return folder
@@ -54,6 +63,22 @@ def model_folder(path: Path) -> Path:
         raise UserError(f"the run {path} has no model yet; finish it with: residuum train DATA --resume --out {path}")
     reason = "holds no config.json" if path.is_dir() else "is no folder" if path.exists() else "does not exist"
     raise UserError(f"{path} {reason}; a model is a run folder, its model/ folder or one in the Hub layout")
+
+
+def _from_hub(name: str) -> Path:
+    folder = fetched(name, (CONFIG,))
+    try:
+        read_config(folder / CONFIG)  # before the weights are downloaded, which may be large
+    except UserError as error:
+        raise UserError(f"{name} is no model for residuum: {str(error).replace(str(folder), name)}") from None
+    folder = fetched(name, _FILES)
+    return folder if any(folder.glob("model.*")) else fetched(name, (*_FILES, PICKLED))
+
+
+def weights_file(folder: Path) -> Path:
+    """The file with the weights of a model folder: `model.safetensors`, or `pytorch_model.bin` where only that is."""
+    pickled = folder / PICKLED
+    return pickled if pickled.is_file() and not (folder / WEIGHTS).exists() else folder / WEIGHTS
 
 
 def read_config(where: Path) -> dict[str, Any]:
@@ -79,10 +104,12 @@ def read_config(where: Path) -> dict[str, Any]:
 
 def _check_count(count: int, where: Path) -> None:
     # Each class has weights of its own, and takes memory already for its name.
-    weights = where.with_name(WEIGHTS)
+    weights = weights_file(where.parent)
     most = weights.stat().st_size if weights.is_file() else _MOST_CLASSES
     if isinstance(count, bool) or not 1 <= count <= most:
-        raise UserError(f"{where} has num_classes {printable(str(count), 20)}; {WEIGHTS} has no weights for as many")
+        raise UserError(
+            f"{where} has num_classes {printable(str(count), 20)}; {weights.name} has no weights for as many"
+        )
 
 
 def read_classes(folder: Path) -> tuple[str, ...]:

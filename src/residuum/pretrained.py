@@ -8,7 +8,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from residuum.data.preprocessing import Preprocessing
 from residuum.errors import UserError
-from residuum.model_config import CONFIG, WEIGHTS, model_folder, read_classes
+from residuum.hub import is_on_hub
+from residuum.model_config import CONFIG, model_folder, read_classes, weights_file
 from residuum.models.catalogue import PARTS, create_model, find
 from residuum.models.normalisation import Shift
 from residuum.models.translate import check_origin, our_name_for, translate
@@ -78,30 +79,38 @@ def _torchvision_input(name: str, weights: str | None) -> Preprocessing:
 def load_weights(network: nn.Module, name: str, source: str, classes: Sequence[str] | None = None) -> list[str]:
     """Load the weights of `source` into `network`, the catalogue's `name`; returns notes on what was adapted.
 
-    source: a run or model folder, a `.safetensors` or `torch.save` file, `torchvision/NAME` or `timm/NAME`
-    (downloaded). A head for another number of classes, or for others than `classes` where both are known, stays as
-    it was initialised. Weights for colour are summed over the three channels for a grey network, which gives what
-    grey images in three channels gave.
+    source: a run or model folder, a `.safetensors` or `torch.save` file; downloaded: `hf:owner/name`,
+    `torchvision/NAME` or `timm/NAME`. A head for another number of classes, or for others than `classes` where both are
+    known, stays as it was initialised. Weights for colour are summed over the three channels for a grey network, which
+    gives what grey images in three channels gave.
     Raises UserError, before any download, for weights known to be of another network, and when they are
     missing, damaged or do not fit.
     """
-    state = translate(_read(name, network, source), name)
-    renewed, notes = _without_other_classes(network, state, source, classes)
+    path = _file_of(source)
+    state = translate(_read(name, network, source, path), name)
+    known = _classes_with(path)
+    has_other_names = classes is not None and known not in (None, tuple(classes))
+    renewed, notes = _without_other_classes(network, state, source, has_other_names)
     notes += _with_channels(network, state, source)
     load_state_dict(network, state, source, optional=renewed)
     return notes
 
 
-def _read(name: str, network: nn.Module, source: str) -> StateDict:
+def _file_of(source: str) -> Path:
+    """The weight file of a run, of a model folder or of a model on the Hub; for any other source what it says."""
     path = Path(source)
-    if path.is_dir():
-        path = model_folder(path) / WEIGHTS
+    return weights_file(model_folder(path)) if is_on_hub(source) or path.is_dir() else path
+
+
+def _read(name: str, network: nn.Module, source: str, path: Path) -> StateDict:
     if path.exists():
         _check_file(name, network, path)
         return read_state_dict(path)
     library, _, model = source.partition("/")
     if library not in _DOWNLOADS or not model:
-        raise UserError(f"no weights at {source}; give a run folder, a .safetensors or .pth file, or torchvision/NAME")
+        raise UserError(
+            f"no weights at {source}; give a run folder, a .safetensors or .pth file, hf:owner/name or torchvision/NAME"
+        )
     find(source)  # refuses a name that the library does not have
     check_origin(name, source)
     try:
@@ -170,7 +179,7 @@ _DOWNLOADS = {"torchvision": _from_torchvision, "timm": _from_timm}
 
 
 def _without_other_classes(
-    network: nn.Module, state: StateDict, source: str, classes: Sequence[str] | None
+    network: nn.Module, state: StateDict, source: str, has_other_names: bool
 ) -> tuple[list[str], list[str]]:
     """Takes a head for other classes out of `state`; returns the names taken out, and a note."""
     name, own = head(network)
@@ -179,18 +188,16 @@ def _without_other_classes(
         return [], []
     if len(given) != len(own.weight):
         note = f"{source} knows {len(given)} classes, not {len(own.weight)}: the last layer starts anew."
-    elif classes is not None and _classes_of(source) not in (None, tuple(classes)):
+    elif has_other_names:
         note = f"{source} knows classes of other names: the last layer starts anew."
     else:
         return [], []
     return [key for key in (f"{name}.weight", f"{name}.bias") if state.pop(key, None) is not None], [note]
 
 
-def _classes_of(source: str) -> tuple[str, ...] | None:
-    """The classes that weights come with; None where nothing tells."""
-    path = Path(source)
-    folder = model_folder(path) if path.is_dir() else path.parent
-    return read_classes(folder) if path.exists() and (folder / CONFIG).is_file() else None
+def _classes_with(path: Path) -> tuple[str, ...] | None:
+    """The classes that the weights in a file come with; None where nothing tells."""
+    return read_classes(path.parent) if path.exists() and (path.parent / CONFIG).is_file() else None
 
 
 def _with_channels(network: nn.Module, state: StateDict, source: str) -> list[str]:

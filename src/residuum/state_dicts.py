@@ -40,11 +40,13 @@ def read_state_dict(path: Path) -> StateDict:
 
 
 def read_shapes(path: Path) -> StateDict:
-    """The tensors of a `.safetensors` file without their values, on the meta device: only the header is read.
+    """The tensors of a weight file without their values, on the meta device; of `.safetensors` the header is enough.
 
     Raises UserError as `read_state_dict`.
     """
     require_file(path)
+    if path.suffix != ".safetensors":
+        return {name: tensor.to("meta") for name, tensor in _read_torch_file(path).items()}
     with opened_safetensors(path, "pt") as file:
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
         return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}

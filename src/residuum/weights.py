@@ -6,6 +6,7 @@ the folder; elsewhere it is "residuum_NAME", which timm refuses: a network of th
 another under the same name.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from residuum.model_config import (
     model_folder,
     preprocessing_of,
     read_config,
+    weights_file,
 )
 from residuum.models.catalogue import create_model, create_skeleton, is_foreign
 from residuum.models.translate import OUR_NAMES
@@ -44,6 +46,7 @@ from residuum.state_dicts import (
 _OUR_NAMES = {theirs: ours for theirs, ours in OUR_NAMES.items() if not theirs.startswith("resnetv2")}
 _TIMM_NAMES = {ours: theirs for theirs, ours in _OUR_NAMES.items()}
 _PREFIX = "residuum_"
+_PROBLEM, _SEVERAL = "problem_type", "multi_label_classification"  # in transformers' words
 _ADDED = {"temperature", "provenance"}  # what may stand in the section of a model that others saved
 _MODEL_ARGS: dict[str, tuple[type, ...]] = {
     "shortcut": (str, type(None)),
@@ -86,31 +89,38 @@ def save_model(folder: str | Path, classifier: Classifier) -> None:
     there = {file.name for file in target.iterdir() if file.name[0] != "."} if target.is_dir() else set()
     if others := there - {WEIGHTS, CONFIG, MEAN_IMAGE}:
         raise UserError(f"{folder} holds {min(others)}, which is no part of a model; save it in a folder of its own")
+    with whole_folder(target) as temporary:
+        write_model(temporary, classifier)
+
+
+def write_model(folder: Path, classifier: Classifier) -> None:
+    """Write the files of the model into a folder that is there."""
     state = classifier.network.state_dict()
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     mean_image = classifier.preprocessing.mean_image
-    with whole_folder(target) as temporary:
-        (temporary / WEIGHTS).write_bytes(save(weights, {"format": "pt"}))
-        if mean_image is not None:
-            (temporary / MEAN_IMAGE).write_bytes(save({"mean_image": torch.from_numpy(mean_image)}))
-        write_json(temporary / CONFIG, _config(classifier))
+    (folder / WEIGHTS).write_bytes(save(weights, {"format": "pt"}))
+    if mean_image is not None:
+        (folder / MEAN_IMAGE).write_bytes(save({"mean_image": torch.from_numpy(mean_image)}))
+    write_json(folder / CONFIG, _config(classifier))
 
 
 def _config(classifier: Classifier) -> dict[str, Any]:
-    timm_name = _timm_name(classifier.architecture, classifier.model_args)
+    own_name = timm_name(classifier.architecture, classifier.model_args)
     head_name, last = head(classifier.network)
     num_classes = {"num_classes": len(classifier.classes)}
-    timm_args = {**num_classes, "in_chans": classifier.preprocessing.channels}
+    timm_args = {"in_chans": classifier.preprocessing.channels}  # transformers gives the number of classes itself
     preprocessing = classifier.preprocessing.to_config()
     mean_image = preprocessing.pop("mean_image", False)  # timm refuses keys it does not know
     return {
-        "architecture": timm_name or f"{_PREFIX}{classifier.architecture}",
+        "architecture": own_name or f"{_PREFIX}{classifier.architecture}",
         **num_classes,
         "num_features": last.weight.shape[1],
         "label_names": list(classifier.classes),
-        "model_args": timm_args if timm_name else dict(classifier.model_args),
+        **({_PROBLEM: _SEVERAL} if classifier.multi_label else {}),
+        "model_args": timm_args if own_name else dict(classifier.model_args),
         "pretrained_cfg": {
             **preprocessing,
+            "crop_pct": _crop_pct(classifier.preprocessing),
             **num_classes,
             "first_conv": first_layer(classifier.network)[0],
             "classifier": head_name,
@@ -126,7 +136,17 @@ def _config(classifier: Classifier) -> dict[str, Any]:
     }
 
 
-def _timm_name(architecture: str, model_args: Mapping[str, Any]) -> str | None:
+def _crop_pct(preprocessing: Preprocessing) -> float:
+    """The share by which timm, too, resizes to `resized_side`: it rounds down without an allowance for rounding."""
+    size, side, share = preprocessing.size, preprocessing.resized_side, preprocessing.crop_pct
+    if math.floor(size / share) < side:
+        share = size / side
+    while math.floor(size / share) < side:
+        share = math.nextafter(share, 0)
+    return share
+
+
+def timm_name(architecture: str, model_args: Mapping[str, Any]) -> str | None:
     """What timm calls this very network; None if it does not have it."""
     if model_args.keys() & {"normalisation", "activation"}:
         return None
@@ -138,12 +158,13 @@ def _timm_name(architecture: str, model_args: Mapping[str, Any]) -> str | None:
 def load(path: str | Path) -> Classifier:
     """The model in a run folder, in its `model/` folder, or in a folder that timm has saved (the Hub layout).
 
-    The network is on the CPU, in evaluation mode. Without `label_names` the classes are "0", "1", … . Raises
-    UserError when anything is missing, damaged, or does not fit the rest. No memory is taken for a network
-    that the weights do not fill.
+    `hf:owner/name`, or `hf:owner/name@revision`, is such a folder on the Hugging Face Hub, downloaded once. The network
+    is on the CPU, in evaluation mode. Without `label_names` the classes are "0", "1", … . Raises UserError when
+    anything is missing, damaged, or does not fit the rest. No memory is taken for a network that the weights do not
+    fill.
     """
     folder = model_folder(Path(path))
-    where, weights = folder / CONFIG, folder / WEIGHTS
+    where, weights = folder / CONFIG, weights_file(folder)
     shapes, config = read_shapes(weights), read_config(where)
     architecture, model_args = _architecture(config, where)
     preprocessing = preprocessing_of(config, folder)
@@ -163,7 +184,7 @@ def load(path: str | Path) -> Classifier:
         classes=classes,
         preprocessing=preprocessing,
         model_args=model_args,
-        multi_label=section.get("multi_label", False),
+        multi_label=section.get("multi_label", config.get(_PROBLEM) == _SEVERAL),
         provenance=section.get("provenance", {}),
         temperature=float(section.get("temperature", 1.0)),
     )

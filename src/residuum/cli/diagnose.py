@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 def diagnose(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A run folder, a folder of a model, or a network's name.")
+        str,
+        typer.Argument(metavar="MODEL", help="A run folder, a folder of a model, hf:owner/name, or a network's name."),
     ],
     data: options.Data,
     images: Annotated[

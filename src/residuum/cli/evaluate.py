@@ -42,7 +42,7 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="MODEL",
-            help="A run folder, its model/ folder, a folder in the Hub layout, or a network's name.",
+            help="A run folder, its model/ folder, a folder in the Hub layout, hf:owner/name, or a network's name.",
         ),
     ],
     data: options.Data,
@@ -169,6 +169,7 @@ def _check_arguments(
 
 def _check_calibration(names: Sequence[str]) -> None:
     from residuum.distributed import world_from_environment
+    from residuum.hub import is_on_hub
     from residuum.model_config import CONFIG, model_folder
 
     if len(names) > 1:
@@ -177,6 +178,8 @@ def _check_calibration(names: Sequence[str]) -> None:
         raise UserError("--calibrate is for one process; run it without torchrun")
     if is_network(names[0]):
         raise UserError(f"{names[0]} is no saved model that could keep a temperature; name a run or a model folder")
+    if is_on_hub(names[0]):
+        raise UserError(f"{names[0]} lies on the Hub, where no temperature is kept; calibrate a copy in a folder")
     refuse_read_only(model_folder(Path(names[0])) / CONFIG)
 
 

@@ -39,7 +39,9 @@ def models(
 
 
 def describe(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A network's name, or the folder of a trained model.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A network's name, the folder of a trained model, or hf:owner/name.")
+    ],
     input_size: Annotated[
         str | None,
         typer.Option("--input", metavar="CxHxW", help="The input to count for; without it, the paper's."),
@@ -51,11 +53,13 @@ def describe(
     Example: residuum describe resnet50 --input 3x224x224
     """
     import_torch()
+    from residuum.hub import is_on_hub
     from residuum.models.summary import summarise
     from residuum.report.terminal import print_json, print_table
 
     wanted = _parse_input(input_size) if input_size is not None else None
-    network, size = _trained_network(Path(model)) if Path(model).is_dir() else _new_network(model, wanted)
+    is_trained = is_on_hub(model) or Path(model).is_dir()
+    network, size = _trained_network(Path(model)) if is_trained else _new_network(model, wanted)
     size = wanted or size
     summary = summarise(network, size)
     if as_json:

@@ -21,7 +21,9 @@ Data = Annotated[
 ]
 TrainedModel = Annotated[
     Path,
-    typer.Argument(metavar="MODEL", help="A run folder, its model/ folder, or a folder in the Hub layout."),
+    typer.Argument(
+        metavar="MODEL", help="A run folder, its model/ folder, a folder in the Hub layout, or hf:owner/name."
+    ),
 ]
 Root = Annotated[
     Path | None,
@@ -87,7 +89,7 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         metavar="FROM",
-        help="Start from a run, a model folder or a weight file.",
+        help="Start from a run, a model folder, hf:owner/name or a weight file.",
         rich_help_panel=_RECIPE,
     ),
 ]

@@ -73,8 +73,11 @@ class RunRecord:
 def read_run(path: Path) -> RunRecord:
     """The run at `path`. Raises UserError where there is none, and where its `run.json` is damaged."""
     from residuum.evaluation.scores import Evaluation
+    from residuum.hub import is_on_hub
     from residuum.training.run_folder import RunFolder
 
+    if is_on_hub(path):
+        raise UserError(f"{path} is a model without its run; measure it with: residuum evaluate {path} DATA")
     folder = RunFolder(path)
     manifest = folder.read_manifest()
     _check(folder, manifest)

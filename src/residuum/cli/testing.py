@@ -67,9 +67,10 @@ def open_models(
 
 def is_network(name: str) -> bool:
     """Whether this names a network of the catalogue or a library, and not a folder. Raises UserError for neither."""
+    from residuum.hub import is_on_hub
     from residuum.models.catalogue import find
 
-    if Path(name).exists():
+    if is_on_hub(name) or Path(name).exists():
         return False
     try:
         find(name)
