@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from residuum.data.sources import DataSet
 from residuum.errors import UserError
@@ -46,7 +46,7 @@ def export(classifier: Classifier, out: Path, to: Target, dataset: DataSet, int8
     """
     refuse_others_folder(out)
     if int8 is not None and to == "torch":
-        raise UserError("int8 is for --to onnx and openvino; PyTorch's own quantisation has no stable file; take onnx")
+        raise UserError("int8 is for onnx and openvino: PyTorch has no lasting form of it; take one of those")
     network = replace(classifier, network=classifier.network.cpu().float().eval())
     number = "fp32" if int8 is None else "int8"
     config = config_of(classifier)
@@ -73,7 +73,8 @@ def refuse_others_folder(out: Path) -> None:
 def _facts(int8: Int8 | None) -> dict[str, Any]:
     if int8 is None:
         return {}
-    ranges = {"data": int8.images.spec, "split": _calibrated_on(int8)[0], "images": int8.count}
+    split, images = _calibrated_on(int8)
+    ranges = {"data": int8.images.spec, "split": split, "images": min(int8.count, len(images))}
     return {"ranges_from": ranges, "float_layers": [*int8.kept]}
 
 
@@ -84,7 +85,7 @@ def _calibrated_on(int8: Int8) -> tuple[str, Any]:
 
 def _write_mean_image(folder: Path, classifier: Classifier) -> None:
     if (image := classifier.preprocessing.mean_image) is not None:
-        save_file({"mean_image": image}, folder / MEAN_IMAGE)
+        (folder / MEAN_IMAGE).write_bytes(save({"mean_image": image}))
 
 
 def _write_model(
@@ -97,7 +98,7 @@ def _write_model(
         return
     graph, head = onnx_graph(classifier.network, shape)
     if head is not None:
-        save_file(head._asdict(), folder / HEAD)
+        (folder / HEAD).write_bytes(save(head._asdict()))
     images = _images(classifier, int8) if int8 is not None else []
     kept = int8.kept if int8 is not None else ()
     write = _write_onnx if to == "onnx" else _write_openvino

@@ -18,16 +18,12 @@ Model = Classifier | Exported
 
 
 def open_model(path: str | Path, engine: str = "auto") -> Model:
-    """The model at `path`: a run's as by `load`, or an exported one, for the engine called `engine`.
+    """The model at `path`: a run's as by `load`, or an exported one, which the engine called `engine` is to compute.
 
-    Raises UserError where there is none, and for an engine where there is nothing for one to run.
+    Raises UserError where there is none.
     """
     folder = export_folder(Path(path))
-    if folder is not None:
-        return read_exported(folder, engine)
-    if engine != "auto":
-        raise UserError(f"{path} is no exported model, and only those have an engine; leave out --engine, or export it")
-    return load(path)
+    return load(path) if folder is None else read_exported(folder, engine)
 
 
 def model_predictor(
