@@ -1,8 +1,8 @@
 """Every network of the catalogue computes the same once it is exported, in either engine, for any number of images.
 
-On small images, three classes, and with normalisations that have seen something. PyTorch's exporter takes 0.1 s a layer:
-the networks of more than 60 layers, which repeat the units of the others, take eight minutes together, and are exported
-where RESIDUUM_DEEP_EXPORTS=1 asks for it.
+On small images, three classes, and with normalisations that have seen something. PyTorch's exporter takes 0.1 s a
+layer: the networks of more than 60 layers, which repeat the units of the others, take minutes together, and are
+exported where RESIDUUM_DEEP_EXPORTS=1 asks for it.
 """
 
 import os
