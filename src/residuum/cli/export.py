@@ -13,7 +13,7 @@ from residuum.cli.startup import import_torch
 from residuum.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from residuum.data.sources import DataSet
     from residuum.weights import Classifier
@@ -97,7 +97,7 @@ def export(
     if int8:
         ranges = named(calibrate) if calibrate else tested
         how = inference.Int8(ranges, calibration_images, tuple(keep_float or ()), max_drop)
-    print_notes(tested.notes)
+    print_notes([*tested.notes, *_notes_on(classifier, tested)])
     found = inference.export(classifier, folder, to.value, tested, how)
     _print(folder, found.checks, as_json)
 
@@ -125,6 +125,13 @@ def _tested_on(classifier: "Classifier", spec: str | None, named: "Callable[[str
         return named(own)
     except UserError as error:
         raise UserError(f"the data of its training cannot be opened ({error}); name others with --data") from None
+
+
+def _notes_on(classifier: "Classifier", tested: "DataSet") -> "Iterator[str]":
+    from residuum.inference.calibrate import is_divided_otherwise
+
+    if is_divided_otherwise(classifier, tested):
+        yield f"{tested.spec} changed since training or is divided otherwise: the model may have seen these images"
 
 
 def _print(folder: Path, checks: "Mapping[str, Any]", as_json: bool) -> None:

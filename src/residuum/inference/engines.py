@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from threading import Lock
 from typing import Any, Literal, get_args
@@ -217,10 +218,13 @@ _OPEN: Mapping[Name, Callable[[Exported], Engine]] = {
 def import_quietly(name: Literal["openvino", "nncf"]) -> Any:
     """The library, imported without what it does then by itself: tell its makers of its use over the network.
 
-    It asks nobody before. Without the package that sends it goes on all the same.
+    It asks nobody before. Without the package that sends it goes on all the same. Raises UserError where the library is
+    not installed.
     """
+    if not find_spec(name):
+        raise missing_extra(name, "export", "this")
     with _absent("openvino_telemetry"):
-        return __import__(name)
+        return import_module(name)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from residuum.errors import missing_extra, unknown_name
+from residuum.errors import unknown_name
 from residuum.inference.engines import import_quietly
 from residuum.inference.exported import IMAGES
 from residuum.inference.exported_program import silenced
@@ -22,22 +22,14 @@ def quantised(model: Any, images: Sequence[NDArray[np.float32]], kept: Sequence[
     names of the model's nodes, which begin with their layer's. Raises UserError for a layer that there is not, and
     where NNCF is not installed.
     """
-    nncf = import_nncf()
     _check_layers(kept, nodes)
+    with silenced():
+        nncf = import_quietly("nncf")
     patterns = [f"{re.escape(layer)}[./].*" for layer in kept]
     scope = nncf.IgnoredScope(patterns=patterns, validate=False) if kept else None
     data = nncf.Dataset(images, lambda one: {IMAGES: one})
     with redirect_stdout(sys.stderr), silenced():  # it draws how far it is
         return nncf.quantize(model, data, subset_size=len(images), ignored_scope=scope)
-
-
-def import_nncf() -> Any:
-    """NNCF. Raises UserError where it is not installed."""
-    try:
-        with silenced():
-            return import_quietly("nncf")
-    except ImportError:
-        raise missing_extra("nncf", "export", "--int8") from None
 
 
 def _check_layers(kept: Sequence[str], nodes: Iterable[str]) -> None:
