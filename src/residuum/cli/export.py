@@ -89,10 +89,11 @@ def export(
     from residuum.weights import load
 
     classifier = load(model)
-    folder = out or Path(f"{model.resolve()}-{to}{'-int8' if int8 else ''}")
+    beside = model if model.name not in ("", "..") else model.resolve()
+    folder = out or Path(f"{beside}-{to}{'-int8' if int8 else ''}")
     inference.refuse_others_folder(folder)
     named = partial(open_data, root=root, classes=classifier.classes, val_fraction=val_fraction, split_seed=split_seed)
-    tested = _tested_on(classifier, data or calibrate, named)
+    tested = _tested_on(classifier, data, calibrate, named)
     how = None
     if int8:
         ranges = named(calibrate) if calibrate else tested
@@ -112,19 +113,21 @@ def _check_arguments(to: To, int8: bool, calibrate: str | None, keep_float: list
         raise UserError(f"{given} is for --int8; add it, or leave out {given}")
 
 
-def _tested_on(classifier: "Classifier", spec: str | None, named: "Callable[[str], DataSet]") -> "DataSet":
-    """The data named, else those that the model was trained on, where they can still be opened."""
+def _tested_on(
+    classifier: "Classifier", spec: str | None, otherwise: str | None, named: "Callable[[str], DataSet]"
+) -> "DataSet":
+    """The data named, else those that the model was trained on, where they can still be opened, else `otherwise`."""
     if spec is not None:
         return named(spec)
     own = classifier.provenance.get("data")
-    if not isinstance(own, str):
-        raise UserError(
-            "the model does not say what it was trained on; name labelled images to check it on with --data"
-        )
     try:
+        if not isinstance(own, str):
+            raise UserError("the model does not say what they were")
         return named(own)
     except UserError as error:
-        raise UserError(f"the data of its training cannot be opened ({error}); name others with --data") from None
+        if otherwise is not None:
+            return named(otherwise)
+        raise UserError(f"the data of its training cannot be opened ({error}); name some with --data") from None
 
 
 def _notes_on(classifier: "Classifier", tested: "DataSet") -> "Iterator[str]":

@@ -41,8 +41,9 @@ def export(classifier: Classifier, out: Path, to: Target, dataset: DataSet, int8
     """Write the model to the folder `out` for engines of the kind `to`, in int8 or in float32, and check it.
 
     dataset: the images that it is checked on, opened with the model's classes; with int8 they need their labels. An
-    export that is there already is replaced. Raises UserError for a folder that holds anything else, a network that
-    cannot be exported, and an export that does not give what the network gives: `residuum.inference.parity`.
+    export that is there already is replaced. The network is left on the CPU, in evaluation mode. Raises UserError for
+    a folder that holds anything else, a network that cannot be exported, and an export that does not give what the
+    network gives: `residuum.inference.parity`.
     """
     refuse_others_folder(out)
     if int8 is not None and to == "torch":
