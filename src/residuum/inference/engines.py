@@ -2,7 +2,7 @@
 
 import platform
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -139,12 +139,12 @@ def _by_onnxruntime(exported: Exported) -> Engine:
 
 def _by_openvino(exported: Exported) -> Engine:
     openvino = import_quietly("openvino")
-    compile_for = _Compiler(openvino, exported)
-    model = compile_for.read()
+    core = openvino.Core()
+    model = core.read_model(exported.file)
     shapes = (model.input(IMAGES).get_partial_shape(), model.output(LOGITS).get_partial_shape())
     _check_shapes(exported, *(tuple(side.get_length() for side in list(shape)[1:]) for shape in shapes))
-    names = {name for output in model.outputs for name in output.get_names()}
-    run = compile_for([LOGITS])
+    has_features = any(FEATURES in output.get_names() for output in model.outputs)
+    run = _compiled(core, model, exported, [LOGITS])
     late: list[Callable[[Images], list[NDArray[np.float32]]]] = []
 
     def logits(images: Images) -> Logits:
@@ -152,40 +152,33 @@ def _by_openvino(exported: Exported) -> Engine:
 
     def features(images: Images) -> tuple[Logits, Features]:
         if not late:
-            late.append(compile_for([LOGITS, FEATURES]))
-        found = late[0](images)
-        return found[0], found[1]
+            late.append(_compiled(core, core.read_model(exported.file), exported, [LOGITS, FEATURES]))
+        both = late[0](images)
+        return both[0], both[1]
 
     words = _words("OpenVINO", openvino.__version__, exported.number)
-    return Engine(words, logits, features if FEATURES in names else None)
+    return Engine(words, logits, features if has_features else None)
 
 
-class _Compiler:
-    """Compiles the model for some of its outputs: what the others alone need is then not computed."""
+def _compiled(
+    core: Any, model: Any, exported: Exported, wanted: Sequence[str]
+) -> Callable[[Images], list[NDArray[np.float32]]]:
+    """The model for some of its outputs; changes it: what the others alone need is not computed."""
+    for result in model.get_results():
+        if not result.output(0).get_names() & {*wanted}:
+            model.remove_result(result)
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": cores()}
+    if exported.number == "fp32":
+        settings["INFERENCE_PRECISION_HINT"] = "f32"  # else bf16 where the processor has it
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    lock = Lock()  # a request holds one batch
 
-    def __init__(self, openvino: Any, exported: Exported) -> None:
-        self.core, self.exported = openvino.Core(), exported
+    def run(images: Images) -> list[NDArray[np.float32]]:
+        with lock:
+            request.infer({IMAGES: np.ascontiguousarray(images)}, share_inputs=True)
+            return [request.get_tensor(name).data.copy() for name in wanted]
 
-    def read(self) -> Any:
-        return self.core.read_model(self.exported.file)
-
-    def __call__(self, wanted: list[str]) -> Callable[[Images], list[NDArray[np.float32]]]:
-        model = self.read()
-        for result in model.get_results():
-            if not result.output(0).get_names() & {*wanted}:
-                model.remove_result(result)
-        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": cores()}
-        if self.exported.number == "fp32":
-            settings["INFERENCE_PRECISION_HINT"] = "f32"  # else bf16 where the processor has it
-        request = self.core.compile_model(model, "CPU", settings).create_infer_request()
-        lock = Lock()  # a request holds one batch
-
-        def run(images: Images) -> list[NDArray[np.float32]]:
-            with lock:
-                request.infer({IMAGES: np.ascontiguousarray(images)}, share_inputs=True)
-                return [request.get_tensor(name).data.copy() for name in wanted]
-
-        return run
+    return run
 
 
 def _by_torch(exported: Exported) -> Engine:
@@ -194,11 +187,10 @@ def _by_torch(exported: Exported) -> Engine:
     from residuum.inference.exported_program import open_program
 
     program = open_program(exported.file)
-    values = {node.op: node.meta["val"] for node in program.graph.nodes if node.name == IMAGES or node.op == "output"}
+    shapes = {node.name: node.meta["val"].shape for node in program.graph.nodes if node.op != "output"}
+    ends = (program.graph_signature.user_inputs, program.graph_signature.user_outputs)
+    _check_shapes(exported, *(tuple(shapes[str(name)][1:]) for (name,) in ends))
     module = program.module()
-    signature = program.graph_signature
-    (logits,) = (node.meta["val"] for node in program.graph.nodes if node.name in signature.user_outputs)
-    _check_shapes(exported, tuple(values["placeholder"].shape[1:]), tuple(logits.shape[1:]))
 
     def run(images: Images) -> Logits:
         with torch.inference_mode():

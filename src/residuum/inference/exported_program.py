@@ -106,17 +106,24 @@ def open_program(file: Path) -> ExportedProgram:
 
 def _refuse_code(file: Path) -> None:
     with zipfile.ZipFile(file) as archive:
-        odd = [entry.filename for entry in archive.infolist() if not _ENTRIES.fullmatch(entry.filename)]
-        packed = sum(entry.file_size for entry in archive.infolist()) > file.stat().st_size
-        texts = [archive.getinfo(name) for name in archive.namelist() if name.endswith(".json") and not odd]
-        too_long = any(text.file_size > _LONGEST for text in texts) or packed
-        odd += [
-            entry.filename for entry in archive.infolist() if "/sample_inputs/" in entry.filename and entry.file_size
-        ]
-        odd += [] if odd or too_long else [found for text in texts for found in _odd(json.loads(archive.read(text)))]
-    if odd or too_long:
-        what = f" ({listed(map(printable, odd), 3)})" if odd else ""
-        raise UserError(f"{file} holds more than a network{what}, which could run code and is not opened")
+        odd = _odd_entries(archive, file.stat().st_size)
+        if not odd:
+            texts = [name for name in archive.namelist() if name.endswith(".json")]
+            odd = [found for name in texts for found in _odd(json.loads(archive.read(name)))]
+    if odd:
+        what = listed(map(printable, odd), 3)
+        raise UserError(f"{file} holds more than a network ({what}), which could run code and is not opened")
+
+
+def _odd_entries(archive: zipfile.ZipFile, size: int) -> list[str]:
+    """What is not written by `save_program`; it compresses nothing, so that the whole is no larger than the file."""
+    entries = archive.infolist()
+    if sum(entry.file_size for entry in entries) > size:
+        return ["packed entries"]
+    known = {entry.filename for entry in entries if _ENTRIES.fullmatch(entry.filename)}
+    samples = {entry.filename for entry in entries if "/sample_inputs/" in entry.filename and entry.file_size}
+    long = {entry.filename for entry in entries if entry.filename.endswith(".json") and entry.file_size > _LONGEST}
+    return [entry.filename for entry in entries if entry.filename in samples | long or entry.filename not in known]
 
 
 def _odd(content: Any) -> Iterator[str]:
