@@ -187,9 +187,9 @@ def _by_torch(exported: Exported) -> Engine:
     from residuum.inference.exported_program import open_program
 
     program = open_program(exported.file)
-    shapes = {node.name: node.meta["val"].shape for node in program.graph.nodes if node.op != "output"}
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
     ends = (program.graph_signature.user_inputs, program.graph_signature.user_outputs)
-    _check_shapes(exported, *(tuple(shapes[str(name)][1:]) for (name,) in ends))
+    _check_shapes(exported, *(tuple(values[str(name)].shape[1:]) for (name,) in ends))
     module = program.module()
 
     def run(images: Images) -> Logits:
