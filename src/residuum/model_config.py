@@ -18,6 +18,8 @@ PICKLED = "pytorch_model.bin"
 """Weights as `torch.save` writes them: what timm saves unless it is told otherwise."""
 SECTION = "residuum"
 """Of config.json: what timm has no word for."""
+EXPORT = "export"
+"""Of the section: what was exported, and what was checked of it; in the folder of an exported model alone."""
 FITTED_ON = "temperature_fitted_on"
 """Of a model's provenance: the data that its temperature was fitted on."""
 
@@ -79,6 +81,24 @@ def weights_file(folder: Path) -> Path:
     """The file with the weights of a model folder: `model.safetensors`, or `pytorch_model.bin` where only that is."""
     pickled = folder / PICKLED
     return pickled if pickled.is_file() and not (folder / WEIGHTS).exists() else folder / WEIGHTS
+
+
+def trained_folder(path: Path) -> Path:
+    """As `model_folder`, where there are weights to go on with. Raises UserError for an exported model, too."""
+    refuse_exported(path.parent if path.is_file() else path)
+    folder = model_folder(path)
+    refuse_exported(folder)  # one from the Hub
+    return folder
+
+
+def refuse_exported(folder: Path) -> None:
+    """Raise UserError where the folder is that of an exported model, which has no weights to load."""
+    where = folder / CONFIG
+    if where.is_file() and EXPORT in (read_config(where).get(SECTION) or {}):
+        raise UserError(
+            f"{folder} is an exported model, which holds no weights to load; evaluate, predict, bench, serve and "
+            "describe take it; for all else name the run that it was exported from"
+        )
 
 
 def read_config(where: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from residuum.data.preprocessing import Preprocessing
 from residuum.errors import UserError
 from residuum.hub import is_on_hub
-from residuum.model_config import CONFIG, model_folder, read_classes, weights_file
+from residuum.model_config import CONFIG, read_classes, refuse_exported, trained_folder, weights_file
 from residuum.models.catalogue import PARTS, create_model, find
 from residuum.models.normalisation import Shift
 from residuum.models.translate import check_origin, our_name_for, translate
@@ -99,11 +99,12 @@ def load_weights(network: nn.Module, name: str, source: str, classes: Sequence[s
 def _file_of(source: str) -> Path:
     """The weight file of a run, of a model folder or of a model on the Hub; for any other source what it says."""
     path = Path(source)
-    return weights_file(model_folder(path)) if is_on_hub(source) or path.is_dir() else path
+    return weights_file(trained_folder(path)) if is_on_hub(source) or path.is_dir() else path
 
 
 def _read(name: str, network: nn.Module, source: str, path: Path) -> StateDict:
     if path.exists():
+        refuse_exported(path.parent)
         _check_file(name, network, path)
         return read_state_dict(path)
     library, _, model = source.partition("/")

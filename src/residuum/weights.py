@@ -25,9 +25,9 @@ from residuum.model_config import (
     SECTION,
     WEIGHTS,
     classes_of,
-    model_folder,
     preprocessing_of,
     read_config,
+    trained_folder,
     weights_file,
 )
 from residuum.models.catalogue import create_model, create_skeleton, is_foreign
@@ -101,10 +101,11 @@ def write_model(folder: Path, classifier: Classifier) -> None:
     (folder / WEIGHTS).write_bytes(save(weights, {"format": "pt"}))
     if mean_image is not None:
         (folder / MEAN_IMAGE).write_bytes(save({"mean_image": torch.from_numpy(mean_image)}))
-    write_json(folder / CONFIG, _config(classifier))
+    write_json(folder / CONFIG, config_of(classifier))
 
 
-def _config(classifier: Classifier) -> dict[str, Any]:
+def config_of(classifier: Classifier) -> dict[str, Any]:
+    """What stands in the config.json of its folder: timm's schema, and the section for what timm has no word for."""
     own_name = timm_name(classifier.architecture, classifier.model_args)
     head_name, last = head(classifier.network)
     num_classes = {"num_classes": len(classifier.classes)}
@@ -163,7 +164,7 @@ def load(path: str | Path) -> Classifier:
     anything is missing, damaged, or does not fit the rest. No memory is taken for a network that the weights do not
     fill.
     """
-    folder = model_folder(Path(path))
+    folder = trained_folder(Path(path))
     where, weights = folder / CONFIG, weights_file(folder)
     shapes, config = read_shapes(weights), read_config(where)
     architecture, model_args = _architecture(config, where)

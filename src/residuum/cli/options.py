@@ -25,6 +25,15 @@ TrainedModel = Annotated[
         metavar="MODEL", help="A run folder, its model/ folder, a folder in the Hub layout, or hf:owner/name."
     ),
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="NAME",
+        help="What computes an export: auto, openvino, onnxruntime or torch.",
+        rich_help_panel=_COMPUTING,
+    ),
+]
 Root = Annotated[
     Path | None,
     typer.Option("--root", metavar="DIR", help="Where named data sets lie, or are downloaded to."),
