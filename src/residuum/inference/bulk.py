@@ -91,18 +91,28 @@ def predict_into(job: Job, *, overwrite: bool = False, look: Look = quietly) -> 
     deployed = deploy(job.model, engine=job.how.engine, device=job.how.device, precision=job.how.precision)
     top = min(job.top, len(deployed.classes))
     rows = rows_for(suffix, top, job.features)
-    how = {"batch_size": job.how.batch_size, "workers": job.how.workers}
-    predictions = predict(deployed, paths, top=top, features=job.features, **how)  # of the files not yet passed by
+    size, workers = job.how.batch_size, job.how.workers
+    # Of the files that are not passed by first: nothing is read before a prediction is asked for.
+    predictions = predict(deployed, paths, top=top, batch_size=size, workers=workers, features=job.features)
     with Journal(job.file, identity, assembled=rows.ends_as_parquet).opened(overwrite=overwrite) as journal:
         before, names = journal.progress.rows, _Names()
         _pass_by(paths, journal, names)
         if not journal.progress.complete:
-            _write(journal, rows, _blocks(predictions, job.how.batch_size), names, look)
+            journal.progress = replace(journal.progress, engine=_told(journal.progress, deployed.engine))
+            _write(journal, rows, _blocks(predictions, size), names, look)
             if journal.assembled:
                 write_parquet(journal.rows, journal.out)
             journal.commit(replace(journal.progress, complete=True))
         done = journal.progress
-    return Outcome(job.file, deployed.engine, done.rows, before, done.unreadable, done.named)
+    return Outcome(job.file, done.engine, done.rows, before, done.unreadable, done.named)
+
+
+def _told(before: Progress, engine: str) -> str:
+    """What computed the rows, and since when, where it was not always the same."""
+    if not before.rows:
+        return engine
+    is_same = before.engine.endswith(engine)
+    return before.engine if is_same else f"{before.engine}, and from file {before.rows + 1:,} on {engine}"
 
 
 def _blocks(predictions: Iterator[Prediction], size: int) -> Iterator[list[Prediction]]:

@@ -23,10 +23,7 @@ def predict_on_ray(
     the rows must lie where every node sees them, under the same path. `look` is told all shares about once a second.
     Raises UserError without ray, and for the first share that cannot be had.
     """
-    try:
-        import ray
-    except ImportError:
-        raise missing_extra("ray", "cluster", "prediction on a cluster") from None
+    ray = _imported()
     started = not ray.is_initialized()
     ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
     try:
@@ -39,6 +36,14 @@ def predict_on_ray(
     finally:
         if started:
             ray.shutdown()
+
+
+def _imported() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise missing_extra("ray", "cluster", "prediction on a cluster") from None
+    return ray
 
 
 def _gathered(ray: Any, waiting: dict[Any, Job], look: Callable[[], None]) -> list[Outcome]:

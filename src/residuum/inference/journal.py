@@ -23,7 +23,8 @@ class Progress:
     """How far a job is.
 
     rows: how many files are done; size: bytes of their rows; unreadable: how many of the files were, and `named` the
-    first of these with the reasons; files: a digest of the names of those that are done; complete: there are no more.
+    first of these with the reasons; files: a digest of the names of those that are done; engine: what computed them, in
+    words; complete: there are no more.
     """
 
     rows: int = 0
@@ -31,6 +32,7 @@ class Progress:
     unreadable: int = 0
     named: tuple[str, ...] = ()
     files: str = ""
+    engine: str = ""
     complete: bool = False
 
 
@@ -120,7 +122,8 @@ def _check(progress: Progress) -> None:
     """Raise TypeError for values of other kinds than we write."""
     counts = (progress.rows, progress.size, progress.unreadable)
     are_counts = all(type(count) is int and count >= 0 for count in counts)
-    if not (are_counts and isinstance(progress.files, str) and isinstance(progress.complete, bool)):
+    are_words = all(isinstance(words, str) for words in (progress.files, progress.engine))
+    if not (are_counts and are_words and isinstance(progress.complete, bool)):
         raise TypeError
 
 

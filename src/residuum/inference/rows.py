@@ -65,12 +65,12 @@ def _encoded(lines: Iterable[str]) -> bytes:
 
 
 def json_line(prediction: "Prediction") -> str:
-    """One JSON object: `file`, `predictions` (each `label`, `probability`), `features` where there are, `error` or null.
+    """One JSON object: `file`, `predictions` (each `label`, `probability`), `features` if asked for, `error` or null.
 
     A byte of a file name that is no UTF-8 stands as half a surrogate pair, as Python has it.
     """
     pairs = zip(prediction.labels, prediction.probabilities, strict=True)
-    record = {
+    record: dict[str, Any] = {
         "file": str(prediction.path),
         "predictions": [{"label": label, "probability": _number(probability)} for label, probability in pairs],
     }
