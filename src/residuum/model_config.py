@@ -15,6 +15,8 @@ from residuum.tensor_files import opened_safetensors, require_file
 WEIGHTS, CONFIG, MEAN_IMAGE = "model.safetensors", "config.json", "preprocessing.safetensors"
 SECTION = "residuum"
 """Of config.json: what timm has no word for."""
+EXPORT = "export"
+"""Of the section: what was exported, and what was checked of it; in the folder of an exported model alone."""
 FITTED_ON = "temperature_fitted_on"
 """Of a model's provenance: the data that its temperature was fitted on."""
 
@@ -54,6 +56,22 @@ def model_folder(path: Path) -> Path:
         raise UserError(f"the run {path} has no model yet; finish it with: residuum train DATA --resume --out {path}")
     reason = "holds no config.json" if path.is_dir() else "is no folder" if path.exists() else "does not exist"
     raise UserError(f"{path} {reason}; a model is a run folder, its model/ folder or one in the Hub layout")
+
+
+def trained_folder(path: Path) -> Path:
+    """As `model_folder`, where there are weights to go on with. Raises UserError for an exported model, too."""
+    refuse_exported(path.parent if path.is_file() else path)
+    return model_folder(path)
+
+
+def refuse_exported(folder: Path) -> None:
+    """Raise UserError where the folder is that of an exported model, which has no weights to load."""
+    where = folder / CONFIG
+    if where.is_file() and EXPORT in (read_config(where).get(SECTION) or {}):
+        raise UserError(
+            f"{folder} is an exported model, which holds no weights to load; evaluate, predict, bench, serve and "
+            "describe take it; for all else name the run that it was exported from"
+        )
 
 
 def read_config(where: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from residuum.data.preprocessing import Preprocessing
 from residuum.errors import UserError
-from residuum.model_config import CONFIG, WEIGHTS, model_folder, read_classes
+from residuum.model_config import CONFIG, WEIGHTS, model_folder, read_classes, refuse_exported, trained_folder
 from residuum.models.catalogue import PARTS, create_model, find
 from residuum.models.normalisation import Shift
 from residuum.models.translate import check_origin, our_name_for, translate
@@ -95,8 +95,9 @@ def load_weights(network: nn.Module, name: str, source: str, classes: Sequence[s
 def _read(name: str, network: nn.Module, source: str) -> StateDict:
     path = Path(source)
     if path.is_dir():
-        path = model_folder(path) / WEIGHTS
+        path = trained_folder(path) / WEIGHTS
     if path.exists():
+        refuse_exported(path.parent)
         _check_file(name, network, path)
         return read_state_dict(path)
     library, _, model = source.partition("/")

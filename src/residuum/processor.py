@@ -1,8 +1,24 @@
 """What the processor is and has, without PyTorch."""
 
 import os
+from functools import cache
+from pathlib import Path
+
+_FACTS = Path("/proc/cpuinfo")
+_INT8 = {"amx_int8": "AMX", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX VNNI", "asimddp": "dot products"}
+"""The flags of instructions that multiply 8-bit integers, best first, and what they are called."""
 
 
 def cores() -> int:
     """How many of the processor's cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def int8_instructions() -> str | None:
+    """What the processor multiplies 8-bit integers with, such as "AVX-512 VNNI"; None: nothing, or it is not known."""
+    if not _FACTS.is_file():  # elsewhere than on Linux
+        return None
+    lines = _FACTS.read_text(encoding="utf-8", errors="replace").splitlines()
+    flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
+    return next((name for flag, name in _INT8.items() if flag in flags), None)

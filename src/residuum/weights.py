@@ -24,9 +24,9 @@ from residuum.model_config import (
     SECTION,
     WEIGHTS,
     classes_of,
-    model_folder,
     preprocessing_of,
     read_config,
+    trained_folder,
 )
 from residuum.models.catalogue import create_model, create_skeleton, is_foreign
 from residuum.models.translate import OUR_NAMES
@@ -93,10 +93,11 @@ def save_model(folder: str | Path, classifier: Classifier) -> None:
         (temporary / WEIGHTS).write_bytes(save(weights, {"format": "pt"}))
         if mean_image is not None:
             (temporary / MEAN_IMAGE).write_bytes(save({"mean_image": torch.from_numpy(mean_image)}))
-        write_json(temporary / CONFIG, _config(classifier))
+        write_json(temporary / CONFIG, config_of(classifier))
 
 
-def _config(classifier: Classifier) -> dict[str, Any]:
+def config_of(classifier: Classifier) -> dict[str, Any]:
+    """What stands in the config.json of its folder: timm's schema, and the section for what timm has no word for."""
     timm_name = _timm_name(classifier.architecture, classifier.model_args)
     head_name, last = head(classifier.network)
     num_classes = {"num_classes": len(classifier.classes)}
@@ -142,7 +143,7 @@ def load(path: str | Path) -> Classifier:
     UserError when anything is missing, damaged, or does not fit the rest. No memory is taken for a network
     that the weights do not fill.
     """
-    folder = model_folder(Path(path))
+    folder = trained_folder(Path(path))
     where, weights = folder / CONFIG, folder / WEIGHTS
     shapes, config = read_shapes(weights), read_config(where)
     architecture, model_args = _architecture(config, where)

@@ -15,6 +15,7 @@ from residuum.cli.check import check
 from residuum.cli.compare import compare
 from residuum.cli.diagnose import diagnose
 from residuum.cli.evaluate import evaluate
+from residuum.cli.export import export
 from residuum.cli.failures import one_line
 from residuum.cli.models import describe, models
 from residuum.cli.pack import pack
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-VERBS = (train, evaluate, compare, report, predict, study, reproduce, diagnose, models, describe, check, pack)
+VERBS = (train, evaluate, compare, report, predict, study, reproduce, diagnose, models, describe, check, pack, export)
 for verb in VERBS:
     app.command()(verb)
 

@@ -54,12 +54,16 @@ def diagnose(
     from residuum.data.sources import open_data
     from residuum.diagnosis.diagnose import diagnose as diagnosis_of
     from residuum.hardware import choose_device
+    from residuum.model_config import refuse_exported
+    from residuum.weights import Classifier
 
+    refuse_exported(Path(model))
     if out is not None:
         _check_page(out)
     opened = partial(open_data, data, root=root, val_fraction=val_fraction, split_seed=split_seed)
     torch.manual_seed(0)  # a network that is newly initialised is the same every time
     (classifier,), dataset = open_models([model], None, opened)
+    assert isinstance(classifier, Classifier), "no export"
     shown, labels = _batch(dataset, classifier, images)
     network = classifier.network.to(choose_device(device))
     if classifier.multi_label:

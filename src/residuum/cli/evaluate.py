@@ -13,11 +13,11 @@ from residuum.cli.messages import print_first, print_notes
 from residuum.cli.results import FEW_CLASSES, print_results, print_results_as_json
 from residuum.cli.startup import import_torch
 from residuum.cli.testing import Test, calibrated, is_network, keep_beside_run, measured, open_models
-from residuum.errors import UserError
+from residuum.errors import UserError, unknown_name
 from residuum.files import refuse_read_only
 
 if TYPE_CHECKING:
-    from residuum.weights import Classifier
+    from residuum.inference.predictors import Model
 
 _LOOKING = "How images are looked at"
 
@@ -42,7 +42,7 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="MODEL",
-            help="A run folder, its model/ folder, a folder in the Hub layout, or a network's name.",
+            help="A run folder, its model/ folder, a folder in the Hub layout, an export, or a network's name.",
         ),
     ],
     data: options.Data,
@@ -104,6 +104,7 @@ def evaluate(
     as_json: options.AsJson = False,
     batch_size: options.BatchSize = 256,
     workers: options.Workers = None,
+    engine: options.Engine = "auto",
     device: options.Device = "auto",
     precision: options.Precision = "auto",
 ) -> None:
@@ -121,9 +122,10 @@ def evaluate(
     from residuum.weights import load
 
     _check_arguments(models, data, ensemble, calibrate, predictions)
+    _check_engine(models, engine)
     look = Protocol(protocol.value, _parse_scales(scales), mirror, average.value)
     opened = partial(open_data, data, root=root, val_fraction=val_fraction, split_seed=split_seed)
-    classifiers, dataset = open_models(models, weights, opened)
+    classifiers, dataset = open_models(models, weights, opened, engine)
     test = Test(data, dataset, dataset.held_out(split)[0])
     how = {"batch_size": batch_size, "workers": workers, "device": device, "precision": precision}
     if calibrate:
@@ -167,9 +169,19 @@ def _check_arguments(
         refuse_read_only(predictions)
 
 
+def _check_engine(names: Sequence[str], engine: str) -> None:
+    from residuum.inference.engines import ENGINES
+    from residuum.inference.exported import export_folder
+
+    if engine not in ("auto", *ENGINES):
+        raise unknown_name("engine", engine, ("auto", *ENGINES))
+    if engine != "auto" and not any(export_folder(Path(name)) for name in names):
+        raise UserError(f"--engine {engine} is for exports, and {names[0]} is none; leave it out, or export the run")
+
+
 def _check_calibration(names: Sequence[str]) -> None:
     from residuum.distributed import world_from_environment
-    from residuum.model_config import CONFIG, model_folder
+    from residuum.model_config import CONFIG, trained_folder
 
     if len(names) > 1:
         raise UserError(f"--calibrate is for one model and got {len(names)}; calibrate them one by one")
@@ -177,7 +189,8 @@ def _check_calibration(names: Sequence[str]) -> None:
         raise UserError("--calibrate is for one process; run it without torchrun")
     if is_network(names[0]):
         raise UserError(f"{names[0]} is no saved model that could keep a temperature; name a run or a model folder")
-    refuse_read_only(model_folder(Path(names[0])) / CONFIG)
+    folder = trained_folder(Path(names[0]))  # an export has the temperature of its run, also within its file
+    refuse_read_only(folder / CONFIG)
 
 
 def _is_model(name: str) -> bool:
@@ -191,12 +204,12 @@ def _parse_scales(text: str | None) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def _notes(names: Sequence[str], classifiers: "Sequence[Classifier]", test: Test) -> list[str]:
+def _notes(names: Sequence[str], classifiers: "Sequence[Model]", test: Test) -> list[str]:
     own = [note for name, one in zip(names, classifiers, strict=True) for note in _notes_on(name, one, test)]
     return [*test.dataset.notes, *dict.fromkeys(own)]
 
 
-def _notes_on(name: str, classifier: "Classifier", test: Test) -> Iterator[str]:
+def _notes_on(name: str, classifier: "Model", test: Test) -> Iterator[str]:
     """What to bear in mind of a model's figures."""
     from residuum.inference.calibrate import is_divided_otherwise
     from residuum.model_config import FITTED_ON

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from residuum.cli.messages import printable_table
 from residuum.cli.options import AsJson
 from residuum.cli.startup import import_torch
 from residuum.errors import UserError
@@ -39,17 +40,25 @@ def models(
 
 
 def describe(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A network's name, or the folder of a trained model.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A network's name, the folder of a trained model, or an export."),
+    ],
     input_size: Annotated[
         str | None,
         typer.Option("--input", metavar="CxHxW", help="The input to count for; without it, the paper's."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a network stage by stage: output size, parameters, multiply-adds.
+    """Show a network stage by stage: output size, parameters, multiply-adds. Of an export: its graph and its checks.
 
     Example: residuum describe resnet50 --input 3x224x224
     """
+    from residuum.inference.exported import export_folder
+
+    if (folder := export_folder(Path(model))) is not None:
+        _describe_export(folder, input_size, as_json)
+        return
     import_torch()
     from residuum.models.summary import summarise
     from residuum.report.terminal import print_json, print_table
@@ -63,6 +72,26 @@ def describe(
         print_json({"model": model, "input": size, **counts, "stages": summary.stages.records()})
     else:
         print_table(replace(summary.stages, title=f"{model} on {'x'.join(map(str, size))}"))
+
+
+def _describe_export(folder: Path, input_size: str | None, as_json: bool) -> None:
+    from residuum.inference.description import read_graph, tables
+    from residuum.inference.exported import read_exported
+    from residuum.report.terminal import print_json, print_table
+
+    if input_size is not None:
+        raise UserError(f"{folder} is an export, whose input has one size; leave out --input")
+    exported = read_exported(folder)
+    if as_json:
+        about = {"model": str(exported.file), "to": exported.target, "number": exported.number}
+        facts = {"architecture": exported.architecture, "classes": exported.classes}
+        handling = {"preprocessing": exported.preprocessing.to_config(), "temperature": exported.temperature}
+        past = {"provenance": exported.provenance, "checks": exported.checks}
+        print_json({**about, **facts, "graph": read_graph(exported), **handling, **past})
+        return
+    for number, table in enumerate(tables(exported)):
+        print("\n" * bool(number), end="")
+        print_table(printable_table(table))
 
 
 def _parse_input(text: str) -> tuple[int, int, int]:

@@ -23,6 +23,15 @@ TrainedModel = Annotated[
     Path,
     typer.Argument(metavar="MODEL", help="A run folder, its model/ folder, or a folder in the Hub layout."),
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="NAME",
+        help="What computes an export: auto, openvino, onnxruntime or torch.",
+        rich_help_panel=_COMPUTING,
+    ),
+]
 Root = Annotated[
     Path | None,
     typer.Option("--root", metavar="DIR", help="Where named data sets lie, or are downloaded to."),

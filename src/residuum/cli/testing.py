@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from residuum.evaluation.published import Published
     from residuum.evaluation.scores import Evaluation
     from residuum.evaluation.views import Protocol
-    from residuum.weights import Classifier
+    from residuum.inference.predictors import Model
 
 ENSEMBLE = "ensemble"
 
@@ -40,21 +40,22 @@ class Result(NamedTuple):
 
 
 def open_models(
-    names: Sequence[str], weights: str | None, opened: Callable[..., "DataSet"]
-) -> "tuple[list[Classifier], DataSet]":
+    names: Sequence[str], weights: str | None, opened: Callable[..., "DataSet"], engine: str = "auto"
+) -> "tuple[list[Model], DataSet]":
     """The trained models, or networks by name, and the data under their classes, or under its own where none has any.
 
-    opened: opens the data, given the `classes` to match. Raises UserError for models that differ in their classes.
+    opened: opens the data, given the `classes` to match; engine: for the models that are exported. Raises UserError for
+    models that differ in their classes.
     """
+    from residuum.inference.predictors import open_model
     from residuum.pretrained import new_classifier
-    from residuum.weights import load
 
     by_name = [name for name in names if is_network(name)]
     if weights is not None and len(by_name) != 1:
         raise UserError(
             f"--weights is for one network given by name and got {len(by_name)}; name one, such as resnet50"
         )
-    loaded = {name: load(name) for name in names if name not in by_name}
+    loaded = {name: open_model(name, engine) for name in names if name not in by_name}
     first = next(iter(loaded.values()), None)
     for name, classifier in loaded.items():
         if first is not None and set(classifier.classes) != set(first.classes):
@@ -82,7 +83,7 @@ def is_network(name: str) -> bool:
 
 def measured(
     names: Sequence[str],
-    classifiers: "Sequence[Classifier]",
+    classifiers: "Sequence[Model]",
     test: Test,
     look: "Protocol",
     ensemble: bool,
@@ -105,26 +106,28 @@ def measured(
 
 
 def calibrated(
-    name: str, classifier: "Classifier", test: Test, on: str, look: "Protocol", how: Mapping[str, Any]
+    name: str, classifier: "Model", test: Test, on: str, look: "Protocol", how: Mapping[str, Any]
 ) -> list[Result]:
     """The model without a temperature and with one fitted on the split `on`, which is kept with it."""
     from residuum.inference.calibrate import calibrate
     from residuum.model_config import store_temperature
+    from residuum.weights import Classifier
 
+    assert isinstance(classifier, Classifier), "checked with the arguments"
     if on == test.split or test.split == "all":
         raise UserError(
             f"a temperature fitted on {on!r} says nothing on {test.split!r}, which holds the same images; "
             "measure another split with --split"
         )
     temperature = calibrate(classifier, test.dataset, on, **how)
-    states = [replace(classifier, temperature=value) for value in (1.0, temperature)]
+    states: list[Model] = [replace(classifier, temperature=value) for value in (1.0, temperature)]
     labels = [f"{name}, as trained", f"{name}, temperature {temperature:.3f}"]
     results = measured(labels, states, test, look, False, how)
     store_temperature(name, temperature, {"split": on, "fingerprint": test.dataset.fingerprint()})
     return results
 
 
-def keep_beside_run(name: str, classifier: "Classifier", test: Test, result: Result) -> None:
+def keep_beside_run(name: str, classifier: "Model", test: Test, result: Result) -> None:
     """Keep what the model said for its run's report, where that is missing or damaged.
 
     Only of the images that the run was measured on, seen as it saw them. Answers by a temperature are kept apart.
@@ -170,7 +173,7 @@ def _shown(what: str) -> "Iterator[Progress]":
 
 
 def published_beside(
-    classifiers: "Sequence[Classifier]", test: Test, protocols: Sequence[str]
+    classifiers: "Sequence[Model]", test: Test, protocols: Sequence[str]
 ) -> "list[tuple[Published, ...]]":
     """What the papers print of each network, on these data, by its protocol.
 

@@ -12,6 +12,7 @@ from residuum.evaluation.evaluate import yes_or_no
 from residuum.evaluation.views import Protocol
 from residuum.hardware import choose_device
 from residuum.inference.evaluate import Panel, check_labels
+from residuum.inference.predictors import Model
 from residuum.weights import Classifier
 
 
@@ -62,7 +63,7 @@ def _check_unseen(classifier: Classifier, dataset: DataSet, split: str) -> None:
         )
 
 
-def is_divided_otherwise(classifier: Classifier, dataset: DataSet) -> bool:
+def is_divided_otherwise(classifier: Model, dataset: DataSet) -> bool:
     """Whether the data that the model was trained on are no longer, or not divided, as they were."""
     trained_on = classifier.provenance
     same_place = str(trained_on.get("data")).rstrip("/") == dataset.spec.rstrip("/")

@@ -1,46 +1,236 @@
-"""What computes an exported model: ONNX Runtime, OpenVINO, or PyTorch; each imported when it is asked for."""
+"""What computes an exported model: OpenVINO, ONNX Runtime, or PyTorch; each imported when it is asked for."""
 
-from collections.abc import Callable
+import platform
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
+from threading import Lock
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from residuum.errors import missing_extra
-from residuum.inference.exported import Exported
-from residuum.processor import cores
+from residuum.errors import UserError, missing_extra, printable, tells_of_no_memory, unknown_name
+from residuum.inference.exported import FEATURES, IMAGES, LOGITS, Exported, Target
+from residuum.processor import cores, int8_instructions
 
+Name = Literal["openvino", "onnxruntime", "torch"]
+ENGINES: tuple[Name, ...] = get_args(Name)
+RUN_BY: Mapping[Target, tuple[Name, ...]] = {
+    "onnx": ("openvino", "onnxruntime"),
+    "openvino": ("openvino",),
+    "torch": ("torch",),
+}
+"""What can run an export, the faster first."""
+
+Images = NDArray[np.float32]  # (N, C, S, S)
 Logits = NDArray[np.float32]  # (N, K)
+Features = NDArray[np.float32]  # (N, F, h, w)
+Run = Callable[[Images], Logits]
+_Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Engine:
-    """words: what computes; called with normalised images (N, C, S, S) float32 it gives the logits."""
+    """words: what computes; called with normalised images (N, C, S, S) float32 it gives the logits.
+
+    Threads may call it at once. features: gives the logits and the "features" (N, F, h, w), where the export has them;
+    its first call may take as long as opening.
+    """
 
     words: str
-    run: Callable[[NDArray[np.float32]], Logits]
+    run: Run
+    features: Callable[[Images], tuple[Logits, Features]] | None = None
 
-    def __call__(self, images: NDArray[np.float32]) -> Logits:
+    def __call__(self, images: Images) -> Logits:
         return self.run(images)
 
 
 def open_engine(exported: Exported, name: str = "auto") -> Engine:
-    """The engine called `name` with the exported file, on all cores. Raises UserError where it is not installed."""
-    return _by_onnxruntime(exported)
+    """The engine called `name` with the exported file, on all cores; "auto": the fastest of those installed.
+
+    Raises UserError for a name that there is not or that does not run such a file, for one that is not installed, and
+    for a file that is damaged or not what its folder says.
+    """
+    chosen = _chosen(exported, name)
+    try:
+        return _OPEN[chosen](exported)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # each engine has its own, without a common base
+        if tells_of_no_memory(error):
+            raise
+        reason = printable(" ".join(str(error).split()))
+        raise UserError(
+            f"{exported.file} cannot be opened by {chosen} ({reason}); copy it again, or export the run again"
+        ) from None
+
+
+def engines_at_hand(exported: Exported) -> list[Name]:
+    """The installed engines that run the export, the fastest first. Raises UserError where there is none."""
+    found = [name for name in _in_order(exported) if find_spec(name)]
+    if not found:
+        package = RUN_BY[exported.target][-1]
+        raise missing_extra(package, "export", f"an export to {exported.target}")
+    return found
+
+
+def _chosen(exported: Exported, name: str) -> Name:
+    if name == "auto":
+        return engines_at_hand(exported)[0]
+    if name not in ENGINES:
+        raise unknown_name("engine", name, ("auto", *ENGINES))
+    able = RUN_BY[exported.target]
+    if name not in able:
+        raise UserError(
+            f"{name} does not run an export to {exported.target}; that is done by {' or '.join(able)}, or export "
+            "the run again with another --to"
+        )
+    if not find_spec(name):
+        raise missing_extra(name, "export", f"the engine {name}")
+    return next(one for one in able if one == name)
+
+
+def _in_order(exported: Exported) -> list[Name]:
+    """OpenVINO is made for x86 processors and the faster there; on others ONNX Runtime has the better kernels."""
+    able = RUN_BY[exported.target]
+    return [*able] if platform.machine().lower() in ("x86_64", "amd64") else [*able[::-1]]
+
+
+def _words(library: str, version: str, number: str) -> str:
+    by = f" by {int8_instructions()}" if number == "int8" and int8_instructions() else ""
+    threads = f"{cores()} thread{'s' if cores() > 1 else ''}"
+    return f"{library} {version.partition('+')[0].partition('-')[0]}, {number}{by}, {threads}"
+
+
+def _check_shapes(exported: Exported, images: _Shape, logits: _Shape) -> None:
+    """Raise UserError where the graph is not that of its folder. Shapes are without the batch."""
+    classes = len(exported.classes)
+    if images != exported.input_shape or logits != (classes,):
+        got = f"{'x'.join(map(str, images))} to {'x'.join(map(str, logits))}"
+        wanted = f"{'x'.join(map(str, exported.input_shape))} to {classes}"
+        raise UserError(f"{exported.file} maps {got}, its config.json says {wanted}; export the run again")
 
 
 def _by_onnxruntime(exported: Exported) -> Engine:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise missing_extra("onnxruntime", "export", "an exported model") from None
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cores()
+    options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(exported.file, options, providers=["CPUExecutionProvider"])
+    inputs, outputs = ({one.name: one.shape for one in ends} for ends in (session.get_inputs(), session.get_outputs()))
+    _check_shapes(exported, tuple(inputs[IMAGES][1:]), tuple(outputs[LOGITS][1:]))
 
-    def run(images: NDArray[np.float32]) -> Logits:
-        (logits,) = session.run(["logits"], {"images": images})
-        found: Logits = logits
-        return found
+    def run(images: Images) -> Logits:
+        (logits,) = session.run([LOGITS], {IMAGES: images})
+        return logits
 
-    return Engine(f"ONNX Runtime {onnxruntime.__version__}, {exported.number}, {cores()} threads", run)
+    def features(images: Images) -> tuple[Logits, Features]:
+        logits, found = session.run([LOGITS, FEATURES], {IMAGES: images})
+        return logits, found
+
+    words = _words("ONNX Runtime", onnxruntime.__version__, exported.number)
+    return Engine(words, run, features if FEATURES in outputs else None)
+
+
+def _by_openvino(exported: Exported) -> Engine:
+    openvino = import_quietly("openvino")
+    compile_for = _Compiler(openvino, exported)
+    model = compile_for.read()
+    shapes = (model.input(IMAGES).get_partial_shape(), model.output(LOGITS).get_partial_shape())
+    _check_shapes(exported, *(tuple(side.get_length() for side in list(shape)[1:]) for shape in shapes))
+    names = {name for output in model.outputs for name in output.get_names()}
+    run = compile_for([LOGITS])
+    late: list[Callable[[Images], list[NDArray[np.float32]]]] = []
+
+    def logits(images: Images) -> Logits:
+        return run(images)[0]
+
+    def features(images: Images) -> tuple[Logits, Features]:
+        if not late:
+            late.append(compile_for([LOGITS, FEATURES]))
+        found = late[0](images)
+        return found[0], found[1]
+
+    words = _words("OpenVINO", openvino.__version__, exported.number)
+    return Engine(words, logits, features if FEATURES in names else None)
+
+
+class _Compiler:
+    """Compiles the model for some of its outputs: what the others alone need is then not computed."""
+
+    def __init__(self, openvino: Any, exported: Exported) -> None:
+        self.core, self.exported = openvino.Core(), exported
+
+    def read(self) -> Any:
+        return self.core.read_model(self.exported.file)
+
+    def __call__(self, wanted: list[str]) -> Callable[[Images], list[NDArray[np.float32]]]:
+        model = self.read()
+        for result in model.get_results():
+            if not result.output(0).get_names() & {*wanted}:
+                model.remove_result(result)
+        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": cores()}
+        if self.exported.number == "fp32":
+            settings["INFERENCE_PRECISION_HINT"] = "f32"  # else bf16 where the processor has it
+        request = self.core.compile_model(model, "CPU", settings).create_infer_request()
+        lock = Lock()  # a request holds one batch
+
+        def run(images: Images) -> list[NDArray[np.float32]]:
+            with lock:
+                request.infer({IMAGES: np.ascontiguousarray(images)}, share_inputs=True)
+                return [request.get_tensor(name).data.copy() for name in wanted]
+
+        return run
+
+
+def _by_torch(exported: Exported) -> Engine:
+    import torch
+
+    from residuum.inference.exported_program import open_program
+
+    program = open_program(exported.file)
+    values = {node.op: node.meta["val"] for node in program.graph.nodes if node.name == IMAGES or node.op == "output"}
+    module = program.module()
+    signature = program.graph_signature
+    (logits,) = (node.meta["val"] for node in program.graph.nodes if node.name in signature.user_outputs)
+    _check_shapes(exported, tuple(values["placeholder"].shape[1:]), tuple(logits.shape[1:]))
+
+    def run(images: Images) -> Logits:
+        with torch.inference_mode():
+            found: Logits = module(torch.from_numpy(images)).numpy()
+            return found
+
+    return Engine(_words("PyTorch", torch.__version__, exported.number), run)
+
+
+_OPEN: Mapping[Name, Callable[[Exported], Engine]] = {
+    "openvino": _by_openvino,
+    "onnxruntime": _by_onnxruntime,
+    "torch": _by_torch,
+}
+
+
+def import_quietly(name: Literal["openvino", "nncf"]) -> Any:
+    """The library, imported without what it does then by itself: tell its makers of its use over the network.
+
+    It asks nobody before. Without the package that sends it goes on all the same.
+    """
+    with _absent("openvino_telemetry"):
+        return __import__(name)
+
+
+@contextmanager
+def _absent(package: str) -> Iterator[None]:
+    """While the block runs, importing the package fails as if it were not installed."""
+    there = sys.modules.get(package)
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+        if there is not None:
+            sys.modules[package] = there

@@ -20,8 +20,8 @@ from residuum.evaluation.scores import Evaluation, evaluation_of, in_full
 from residuum.evaluation.views import Predict, Protocol, Viewing, average_scores, predict_views, viewing
 from residuum.hardware import choose_device, default_workers
 from residuum.inference.activation_maps import activation_maps
-from residuum.inference.predictors import model_predictor
-from residuum.weights import Classifier
+from residuum.inference.exported import Exported
+from residuum.inference.predictors import Model, model_predictor
 
 _VIEW_BYTES = 2**28  # of views that wait for the network
 
@@ -35,7 +35,7 @@ class Measured:
 
 
 def evaluate(
-    classifier: Classifier,
+    classifier: Model,
     dataset: DataSet,
     *,
     split: str | None = None,
@@ -69,7 +69,7 @@ def evaluate(
 
 
 def measure(
-    classifiers: Sequence[Classifier],
+    classifiers: Sequence[Model],
     dataset: DataSet,
     *,
     split: str | None = None,
@@ -125,7 +125,7 @@ class Panel:
     @classmethod
     def of(
         cls,
-        classifiers: Sequence[Classifier],
+        classifiers: Sequence[Model],
         classes: tuple[str, ...],
         protocol: Protocol,
         device: torch.device,
@@ -164,7 +164,7 @@ class Panel:
         return ViewLoader(images, self.viewings, at_once, threads=threads, device=device, world=world)
 
 
-def check_labels(classifiers: Sequence[Classifier], dataset: DataSet) -> None:
+def check_labels(classifiers: Sequence[Model], dataset: DataSet) -> None:
     """Raise UserError for models that cannot be measured on the data, or not together."""
     for classifier in classifiers:
         if set(classifier.classes) != set(dataset.classes):
@@ -182,11 +182,14 @@ def check_labels(classifiers: Sequence[Classifier], dataset: DataSet) -> None:
         raise UserError("some of the models give one label an image, some several; measure them apart")
 
 
-def _check_fully_convolutional(
-    classifier: Classifier, predict: Predict, protocol: Protocol, device: torch.device
-) -> None:
+def _check_fully_convolutional(classifier: Model, predict: Predict, protocol: Protocol, device: torch.device) -> None:
     """Refuse a network whose logits are not the mean over positions of a linear classifier's, at any of the sizes."""
     handling = classifier.preprocessing
+    if isinstance(classifier, Exported):
+        raise UserError(
+            f"{classifier.file} takes images of {handling.size} pixels only; use the protocol 1-crop or 10-crop, or "
+            "evaluate the run that it was exported from"
+        )
     try:
         for side in protocol.sides(handling):
             predict(torch.zeros(1, handling.channels, side, side, device=device))

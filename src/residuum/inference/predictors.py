@@ -1,31 +1,63 @@
-"""A trained model as a function from images to logits, wherever it is put to work."""
+"""A trained model, of PyTorch or exported, as a function from images to logits, wherever it is put to work."""
+
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from residuum.errors import UserError
 from residuum.evaluation.evaluate import predictor
 from residuum.evaluation.views import Predict
 from residuum.hardware import choose_precision
-from residuum.weights import Classifier
+from residuum.inference.engines import open_engine
+from residuum.inference.exported import Exported, export_folder, read_exported
+from residuum.weights import Classifier, load
+
+Model = Classifier | Exported
+"""What can be measured: a network, or a file that an engine computes, each with all that its use needs."""
+
+
+def open_model(path: str | Path, engine: str = "auto") -> Model:
+    """The model at `path`: a run's as by `load`, or an exported one, which the engine called `engine` is to compute.
+
+    Raises UserError where there is none.
+    """
+    folder = export_folder(Path(path))
+    return load(path) if folder is None else read_exported(folder, engine)
 
 
 def model_predictor(
-    classifier: Classifier, device: torch.device, precision: str = "auto", classes: tuple[str, ...] | None = None
+    model: Model, device: torch.device, precision: str = "auto", classes: tuple[str, ...] | None = None
 ) -> Predict:
     """The model's predict function on `device`, its temperature applied, its scores in the order of `classes`.
 
-    precision: "auto" is that of its training, so that the number which training printed is found again. Raises
-    UserError where names of classes stand twice and the order is another.
+    precision: of PyTorch; "auto" is that of its training, so that the number which training printed is found again. An
+    exported model computes on the CPU, in its own number. Raises UserError where names of classes stand twice and the
+    order is another, and for an engine that cannot be had.
     """
-    if precision == "auto":
-        precision = classifier.provenance.get("precision", "auto")
-    predict = predictor(classifier.network, device, choose_precision(precision, device), classifier.temperature)
-    if classes is None or classes == classifier.classes:
+    predict = _by_engine(model) if isinstance(model, Exported) else _by_pytorch(model, device, precision)
+    if classes is None or classes == model.classes:
         return predict
     if len(set(classes)) < len(classes):
         twice = next(name for name in classes if classes.count(name) > 1)
         raise UserError(
             f"two classes are called {twice!r}, and the order is not the model's; give them names of their own"
         )
-    order = [classifier.classes.index(name) for name in classes]
+    order = [model.classes.index(name) for name in classes]
     return lambda images: predict(images)[:, order]
+
+
+def _by_pytorch(classifier: Classifier, device: torch.device, precision: str) -> Predict:
+    if precision == "auto":
+        precision = classifier.provenance.get("precision", "auto")
+    return predictor(classifier.network, device, choose_precision(precision, device), classifier.temperature)
+
+
+def _by_engine(exported: Exported) -> Predict:
+    engine = open_engine(exported, exported.engine)
+
+    def predict(images: Tensor) -> Tensor:
+        logits = torch.from_numpy(engine(images.cpu().contiguous().numpy()))
+        return logits.to(images.device) / exported.temperature
+
+    return predict
