@@ -3,31 +3,27 @@
 from pathlib import Path
 
 import pytest
-import torch
+from safetensors.numpy import save
 
 from residuum.files import read_json, write_json
-from residuum.model_config import CONFIG, SECTION
+from residuum.inference.exported import HEAD
+from residuum.model_config import CONFIG, EXPORT, SECTION
 from residuum.weights import Classifier, save_model
 
 
 def export_onnx(classifier: Classifier, folder: Path) -> Path:
-    """The folder, which then holds `model.onnx` beside the config of the model."""
+    """The folder, with `model.onnx` beside the config of the model; unchecked."""
     pytest.importorskip("onnxscript")
+    from residuum.inference.onnx_graph import onnx_graph
+
     save_model(folder, classifier)
     (folder / "model.safetensors").unlink()
     handling = classifier.preprocessing
-    images = torch.zeros(2, handling.channels, handling.size, handling.size)
-    torch.onnx.export(
-        classifier.network.eval(),
-        (images,),
-        str(folder / "model.onnx"),
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=({0: torch.export.Dim("N")},),
-        external_data=False,
-        verbose=False,
-    )
+    graph, head = onnx_graph(classifier.network, (handling.channels, handling.size, handling.size))
+    (folder / "model.onnx").write_bytes(graph.SerializeToString())
+    if head is not None:
+        (folder / HEAD).write_bytes(save(head._asdict()))
     config = read_json(folder / CONFIG)
-    config[SECTION] = {**config.get(SECTION, {}), "export": {"to": "onnx", "number": "fp32", "checks": {}}}
+    config[SECTION] = {**config.get(SECTION, {}), EXPORT: {"to": "onnx", "number": "fp32", "checks": {}}}
     write_json(folder / CONFIG, config)
     return folder

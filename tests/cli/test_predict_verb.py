@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import exported_models
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -232,12 +233,26 @@ def test_an_exported_model_needs_no_torch(exported: Path, photos: Path, tmp_path
     assert len(rows_of((tmp_path / "out.csv").read_text())) == 9
 
 
-def test_an_export_without_features_is_refused(
+def test_features_of_an_exported_model_are_those_of_its_run(
+    capsys: pytest.CaptureFixture[str], model: Path, exported: Path, photos: Path
+) -> None:
+    ours, theirs = (
+        [json.loads(line)["features"] for line in said(capsys, *command)[0].splitlines()]
+        for command in (
+            ("predict", which, photos, *CPU, "--precision", "fp32", "--features", "--format", "jsonl")
+            for which in (model, exported)
+        )
+    )
+    assert np.array(ours).shape == (9, 64)
+    np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-5)
+
+
+def test_the_engine_is_chosen_and_told(
     capsys: pytest.CaptureFixture[str], exported: Path, photos: Path, tmp_path: Path
 ) -> None:
-    command = ("predict", exported, photos, "--features", "-o", tmp_path / "out.jsonl")
-    assert "exported without features" in refused(capsys, *command)
-    assert not (tmp_path / "out.jsonl").exists()
+    _, err = said(capsys, "predict", exported, photos, "--engine", "onnxruntime", "-o", tmp_path / "out.csv")
+    assert "; ONNX Runtime " in err
+    assert "unknown engine 'tensorflow'" in refused(capsys, "predict", exported, photos, "--engine", "tensorflow")
 
 
 # A cluster

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from residuum.cli.messages import NAMED, print_first
-from residuum.cli.options import BatchSize, Device, On, Precision, TrainedModel, Workers
+from residuum.cli.options import BatchSize, Device, Engine, On, Precision, TrainedModel, Workers
 from residuum.cli.startup import import_torch
 from residuum.errors import UserError, counted, printable
 
@@ -85,10 +85,7 @@ def predict(
     ] = None,
     batch_size: BatchSize = 64,
     workers: Workers = None,
-    engine: Annotated[
-        str,
-        typer.Option("--engine", metavar="NAME", help="What computes an exported model.", rich_help_panel="Computing"),
-    ] = "auto",
+    engine: Engine = "auto",
     device: Device = "auto",
     precision: Precision = "auto",
 ) -> None:

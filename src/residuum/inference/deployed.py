@@ -59,13 +59,29 @@ def deploy(path: str | Path, *, engine: str = "auto", device: str = "auto", prec
 def by_engine(exported: Exported, engine: str = "auto") -> Deployed:
     """The exported model computed by an engine that is installed."""
     run = open_engine(exported, engine)
-    handling = exported.preprocessing
+    handling, find = exported.preprocessing, run.features
+
+    def shares(logits: NDArray[np.float32]) -> Probabilities:
+        tempered = logits / np.float32(exported.temperature)
+        return sigmoid(tempered) if exported.multi_label else softmax(tempered)
 
     def probabilities(views: Views) -> Probabilities:
-        logits = run(handling.normalise_views(views)) / np.float32(exported.temperature)
-        return sigmoid(logits) if exported.multi_label else softmax(logits)
+        return shares(run(handling.normalise_views(views)))
 
-    return Deployed(exported.architecture, run.words, exported.classes, handling, exported.multi_label, probabilities)
+    def with_features(views: Views) -> tuple[Probabilities, Features]:
+        assert find is not None
+        logits, features_NFhw = find(handling.normalise_views(views))
+        return shares(logits), features_NFhw.mean(axis=(2, 3))
+
+    return Deployed(
+        exported.architecture,
+        run.words,
+        exported.classes,
+        handling,
+        exported.multi_label,
+        probabilities,
+        None if find is None else with_features,
+    )
 
 
 def softmax(logits: NDArray[np.float32]) -> Probabilities:
