@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from residuum.data.preprocessing import Preprocessing
+from residuum.errors import UserError
 from residuum.inference.engines import open_engine
 from residuum.inference.exported import Exported, export_folder, read_exported
 
@@ -49,6 +50,8 @@ def deploy(path: str | Path, *, engine: str = "auto", device: str = "auto", prec
     folder = export_folder(Path(path))
     if folder is not None:
         return by_engine(read_exported(folder), engine)
+    if engine != "auto":
+        raise UserError(f"--engine {engine} is for exports, and {path} is none; leave it out, or export the run")
     from residuum.distributed import world_from_environment
     from residuum.hardware import choose_device
     from residuum.weights import load
