@@ -107,15 +107,15 @@ def predict(
         _shard(shard, on, out, paths),
         How(batch_size, workers, engine, device, precision),
     )
-    if on is None and not _is_export(model):
-        import_torch()
     if shards is not None and on is None:
         raise UserError("--shards is for --on ray; elsewhere name each share: --shard 1/8")
+    if out is not None:
+        _check_out(out, form, features)
+    if on is None and not _is_export(model):
+        import_torch()
     if out is None:
         _print_all(job, form or Format.TABLE)
-        return
-    _check_out(out, form, features)
-    if on is None:
+    elif on is None:
         _conclude([_to_file(job, overwrite)], job)
     else:
         _conclude(_to_files_on_ray(job, shards, overwrite), job)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from residuum.errors import UserError, missing_extra
-from residuum.inference.bulk import Job, Outcome, begun_shares, predict_into
+from residuum.inference.bulk import Job, Outcome, begun_shares, identity_of, predict_into
+from residuum.inference.paths import expand_paths
 from residuum.inference.shards import Shard
 
 _LOOK_SECONDS = 1.0
@@ -24,6 +25,7 @@ def predict_on_ray(
     Raises UserError without ray, and for the first share that cannot be had.
     """
     ray = _imported()
+    identity_of(job), expand_paths(job.paths, null=job.null)  # refuse here what every node would
     started = not ray.is_initialized()
     ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
     try:

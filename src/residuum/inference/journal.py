@@ -71,8 +71,8 @@ class Journal:
                 self._file.truncate(self.progress.size)
                 self.commit(self.progress)
             yield self
-            if self.assembled and self.progress.complete:
-                self.rows.unlink()
+        if self.assembled and self.progress.complete:
+            self.rows.unlink(missing_ok=True)
 
     def write(self, block: bytes) -> int:
         """Add a block of rows, or the head; how many bytes it takes. It counts once it is committed."""
