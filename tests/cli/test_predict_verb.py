@@ -183,6 +183,22 @@ def test_what_makes_no_sense_is_refused_and_writes_nothing(
     assert [path.name for path in photos.parent.iterdir()] == ["photos"]
 
 
+def test_an_unreadable_file_does_not_make_torchrun_end_the_other_processes(
+    capsys: pytest.CaptureFixture[str],
+    model: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for photo in photos.iterdir():
+        photo.write_bytes(b"no image")
+    said(capsys, "predict", model, photos, *CPU, "-o", tmp_path / "by-hand.csv", "--shard", "1/2", code=1)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    _, err = said(capsys, "predict", model, photos, *CPU, "-o", tmp_path / "out.csv", code=0)
+    assert "unreadable: " in err
+
+
 def test_under_torchrun_what_processes_would_do_twice_is_refused(
     capsys: pytest.CaptureFixture[str], model: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -193,7 +193,7 @@ def _conclude(outcomes: "Sequence[Outcome]", job: "Job") -> None:
         line = f"{counted(outcome.rows, 'file')} in {outcome.file}{before}; {outcome.engine}"
         print(printable(line, longest=None), file=sys.stderr)
     rows, unreadable = (sum(getattr(one, name) for one in outcomes) for name in ("rows", "unreadable"))
-    _leave(rows, unreadable, [line for one in outcomes for line in one.named], is_share=job.shard.count > 1)
+    _leave(rows, unreadable, [line for one in outcomes for line in one.named], job.shard)
 
 
 # To stdout
@@ -222,7 +222,7 @@ def _print_all(job: "Job", form: Format) -> None:
         stream.write(csv_head(top))
         shown = map(_printable, predictions) if stream.isatty() else predictions
         stream.writelines(csv_line(prediction, top) for prediction in shown)
-    _leave(tally.files, tally.failures, tally.named, is_share=job.shard.count > 1)
+    _leave(tally.files, tally.failures, tally.named, job.shard)
 
 
 def write_table(predictions: "Iterable[Prediction]", stream: TextIO, *, top: int, width: int) -> None:
@@ -281,13 +281,20 @@ class Tally:
                 yield prediction
 
 
-def _leave(files: int, failures: int, named: Sequence[str], *, is_share: bool) -> None:
-    """Name the unreadable files on stderr and leave with code 1 if there are any."""
+def _leave(files: int, failures: int, named: Sequence[str], shard: "Shard") -> None:
+    """Name the unreadable files on stderr and leave with code 1 if there are any.
+
+    Not under torchrun: it would end the processes that are still at their shares.
+    """
+    from residuum.inference.shards import shard_from_environment
+
+    is_share = shard.count > 1
     if not files and not is_share:
         raise UserError("no file was named on stdin; write one a line, or with --null end each with a NUL")
     if not failures:
         return
     print_first("unreadable", named, failures)
-    if failures == files:
+    if failures == files and not is_share:
         raise UserError(f"none of the {files:,} files could be read; see the reasons above")
-    raise typer.Exit(1)
+    if shard_from_environment() is None or not is_share:
+        raise typer.Exit(1)

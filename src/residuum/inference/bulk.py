@@ -23,7 +23,7 @@ from residuum.model_config import model_folder
 COMMIT_SECONDS = 1.0
 """Of work that a kill may cost: a record flushed to the disk more often would be waited for."""
 _NAMED = 10  # unreadable files
-_OF_A_MODEL = ("config.", "model.", "preprocessing.")
+_OF_A_MODEL = ("config.", "model.", "preprocessing.", "pytorch_model.")
 _FORMAT = 1
 
 
