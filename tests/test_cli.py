@@ -405,10 +405,10 @@ def test_predict_shows_progress_on_a_terminal_when_results_go_elsewhere(
     residuum_says: Residuum, run_folder: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    said = residuum_says("predict", run_folder, images, "-o", tmp_path / "out.txt", "--device", "cpu")
+    said = residuum_says("predict", run_folder, images, "-o", tmp_path / "out.csv", "--device", "cpu")
     assert said.code == 0
     assert "6 files" in said.err
-    assert (tmp_path / "out.txt").read_text().count("\n") == 7
+    assert (tmp_path / "out.csv").read_text().count("\n") == 7
 
 
 def test_predict_reports_unreadable_files_and_goes_on(residuum_says: Residuum, run_folder: Path, images: Path) -> None:

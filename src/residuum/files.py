@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,12 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(leftover)
         else:
             leftover.unlink()
+
+
+def sweep_of(target: Path) -> None:
+    """Remove what writers of `target` alone that were killed have left beside it."""
+    for leftover in target.parent.glob(f"{_PREFIX}{'?' * 8}-{escape(target.name)}"):  # as mkstemp names it
+        leftover.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

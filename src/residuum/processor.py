@@ -1,6 +1,7 @@
 """What the processor is and has, without PyTorch."""
 
 import os
+import platform
 from functools import cache
 from pathlib import Path
 
@@ -22,3 +23,10 @@ def int8_instructions() -> str | None:
     lines = _FACTS.read_text(encoding="utf-8", errors="replace").splitlines()
     flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
     return next((name for flag, name in _INT8.items() if flag in flags), None)
+
+
+def processor_name() -> str:
+    """What the system calls the processor."""
+    lines = _FACTS.read_text(encoding="utf-8", errors="replace").splitlines() if _FACTS.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -2,12 +2,10 @@
 file.
 """
 
-import csv
-import io
 import itertools
-import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from residuum.data.decoding import decode
 from residuum.data.loaders import evaluation_loader
 from residuum.data.preprocessing import Preprocessing
 from residuum.data.splits import FileSplit, PackedNames
@@ -23,7 +22,9 @@ from residuum.data.workers import LoaderSettings
 from residuum.errors import UserError
 from residuum.evaluation.evaluate import predictor
 from residuum.inference import predict as module
-from residuum.inference.predict import Prediction, expand_paths, predict, write_csv, write_jsonl
+from residuum.inference.deployed import by_pytorch
+from residuum.inference.features import features
+from residuum.inference.predict import predict
 from residuum.weights import Classifier
 
 CLASSES = ("ant", "bee", "cat")
@@ -126,73 +127,24 @@ def test_files_are_decoded_while_the_network_computes(
     assert waits[0]
 
 
-def test_paths_are_files_folders_and_patterns_in_the_order_given(tmp_path: Path) -> None:
-    for name in ("b/2.jpg", "b/1.PNG", "b/deep/3.webp", "b/notes.txt", "b/.hidden.jpg", "a[1].jpg", "c.dat"):
-        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
-        (tmp_path / name).touch()
-
-    def expand(*patterns: str) -> list[str]:
-        found = expand_paths([tmp_path / pattern for pattern in patterns])
-        return [str(path.relative_to(tmp_path)) for path in found]
-
-    assert expand("b") == ["b/1.PNG", "b/2.jpg", "b/deep/3.webp"]
-    assert expand("c.dat", "b/*.jpg") == ["c.dat", "b/2.jpg"]
-    assert expand("a[1].jpg") == ["a[1].jpg"]
-    assert expand("?") == expand("b")
-    assert expand("**/*.webp") == ["b/deep/3.webp"]
-    (tmp_path / "b" / "deep" / "loop").symlink_to(tmp_path / "b")
-    assert expand("b") == ["b/1.PNG", "b/2.jpg", "b/deep/3.webp"]
-
-
-@pytest.mark.parametrize(
-    ("pattern", "message"),
-    [("gone.jpg", "does not exist"), ("*.gif", "nothing matches"), ("empty", "holds no images")],
-)
-def test_a_path_without_an_image_is_refused_before_anything_is_predicted(
-    tmp_path: Path, pattern: str, message: str
-) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "there.jpg").touch()
-    with pytest.raises(UserError, match=message):
-        expand_paths([tmp_path / "there.jpg", tmp_path / pattern])
+def test_features_are_what_the_classifier_reads(classifier: Classifier, files: list[Path]) -> None:
+    found = list(predict(classifier, files, batch_size=5, precision="fp32", features=True))
+    plain = list(predict(classifier, files, batch_size=5, precision="fp32"))
+    assert found == plain
+    views = [
+        torch.from_numpy(classifier.preprocessing.view(decode(path, "", 3))).permute(2, 0, 1)
+        for path, one in zip(files, plain, strict=True)
+        if one.error is None
+    ]
+    images = classifier.preprocessing.normalise(torch.stack(views))
+    expected = features(classifier.network, [images], torch.device("cpu"), torch.float32)
+    rows = [one.features for one in found if one.features is not None]
+    np.testing.assert_allclose(np.stack(rows), expected, rtol=1e-5)
+    assert all(one.features is None for one in plain)
+    assert {one.path for one in found if one.features is None} == {files[3], files[7]}
 
 
-PREDICTIONS = (
-    Prediction(Path("a,b.jpg"), ("ant", 'a "bee"'), (0.75, 0.25)),
-    Prediction(Path("gone.jpg"), error="no such file"),
-)
-
-
-def test_json_lines_hold_each_file_with_its_classes_or_its_error() -> None:
-    stream = io.StringIO()
-    write_jsonl(PREDICTIONS, stream)
-    first, second = map(json.loads, stream.getvalue().splitlines())
-    assert first["predictions"][0] == {"label": "ant", "probability": 0.75}
-    assert second == {"file": "gone.jpg", "predictions": [], "error": "no such file"}
-
-
-def test_csv_has_one_row_a_file_and_a_column_for_errors() -> None:
-    stream = io.StringIO()
-    write_csv(PREDICTIONS, stream, top=3)
-    first, second = csv.DictReader(io.StringIO(stream.getvalue()))
-    assert (first["file"], first["label"], first["probability"]) == ("a,b.jpg", "ant", "0.75")
-    assert (first["label_2"], first["label_3"], first["error"]) == ('a "bee"', "", "")
-    assert (second["label"], second["error"]) == ("", "no such file")
-
-
-def test_a_file_name_that_is_no_unicode_is_written_escaped() -> None:
-    strange = [Prediction(Path("caf\udce9.jpg"), ("ant",), (1.0,))]
-    for write in (write_jsonl, lambda found, stream: write_csv(found, stream, top=1)):
-        stream = io.StringIO()
-        write(strange, stream)
-        assert "caf\\" in stream.getvalue().encode("utf-8").decode()
-
-
-def test_writers_write_as_predictions_come() -> None:
-    stream = io.StringIO()
-
-    def watched() -> Iterator[Prediction]:
-        yield PREDICTIONS[0]
-        assert "ant" in stream.getvalue()
-
-    write_jsonl(watched(), stream)
+def test_a_model_without_features_is_refused_at_once(classifier: Classifier, files: list[Path]) -> None:
+    bare = replace(by_pytorch(classifier, torch.device("cpu")), with_features=None)
+    with pytest.raises(UserError, match="exported without features"):
+        predict(bare, files, features=True)

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from residuum.cli.bench import bench
 from residuum.cli.check import check
 from residuum.cli.compare import compare
 from residuum.cli.diagnose import diagnose
@@ -34,7 +35,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-VERBS = (train, evaluate, compare, report, predict, study, reproduce, diagnose, models, describe, check, pack, export)
+VERBS = (
+    train,
+    evaluate,
+    compare,
+    report,
+    predict,
+    bench,
+    study,
+    reproduce,
+    diagnose,
+    models,
+    describe,
+    check,
+    pack,
+    export,
+)
 for verb in VERBS:
     app.command()(verb)
 

@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+IMAGE_SUFFIXES = frozenset(
+    ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm")
+)
+"""Of their files: what in a folder is taken for an image."""
 MAX_PIXELS = 2**28 * 2 // 3  # 179 million, half a gigabyte in RGB: Pillow, too, refuses more as a bomb
 MAX_SCANNED_PIXELS = 32 * MAX_PIXELS  # every scan of a JPEG passes over all its pixels; 10 are usual, 18 in CMYK
 MAX_PIXELS_IN_PYTHON = 2**23  # of what Pillow decodes in Python, a microsecond a pixel: BMP in runs, rare PPMs

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from residuum.data.preprocessing import Preprocessing
+from residuum.errors import UserError
 from residuum.inference.engines import open_engine
 from residuum.inference.exported import Exported, export_folder, read_exported
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 Views = NDArray[np.uint8]  # (N, S, S, C)
 Probabilities = NDArray[np.float32]  # (N, K)
+Features = NDArray[np.float32]  # (N, D)
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Deployed:
 
     engine: what computes, in words; classes name the outputs in order; probabilities: of views (N, S, S, C) uint8, as
     `preprocessing.view` makes them, (N, K) float32: the softmax, or each class's sigmoid where it is multi_label.
+    with_features: these, and what the classifier read to find them, (N, D) float32; None where that cannot be had.
     """
 
     architecture: str
@@ -35,6 +38,7 @@ class Deployed:
     preprocessing: Preprocessing
     multi_label: bool
     probabilities: Callable[[Views], Probabilities]
+    with_features: Callable[[Views], tuple[Probabilities, Features]] | None = None
 
 
 def deploy(path: str | Path, *, engine: str = "auto", device: str = "auto", precision: str = "auto") -> Deployed:
@@ -46,22 +50,41 @@ def deploy(path: str | Path, *, engine: str = "auto", device: str = "auto", prec
     folder = export_folder(Path(path))
     if folder is not None:
         return by_engine(read_exported(folder), engine)
+    if engine != "auto":
+        raise UserError(f"--engine {engine} is for exports, and {path} is none; leave it out, or export the run")
+    from residuum.distributed import world_from_environment
     from residuum.hardware import choose_device
     from residuum.weights import load
 
-    return by_pytorch(load(path), choose_device(device), precision)
+    return by_pytorch(load(path), choose_device(device, world_from_environment().local_rank), precision)
 
 
 def by_engine(exported: Exported, engine: str = "auto") -> Deployed:
     """The exported model computed by an engine that is installed."""
     run = open_engine(exported, engine)
-    handling = exported.preprocessing
+    handling, find = exported.preprocessing, run.features
+
+    def shares(logits: NDArray[np.float32]) -> Probabilities:
+        tempered = logits / np.float32(exported.temperature)
+        return sigmoid(tempered) if exported.multi_label else softmax(tempered)
 
     def probabilities(views: Views) -> Probabilities:
-        logits = run(handling.normalise_views(views)) / np.float32(exported.temperature)
-        return sigmoid(logits) if exported.multi_label else softmax(logits)
+        return shares(run(handling.normalise_views(views)))
 
-    return Deployed(exported.architecture, run.words, exported.classes, handling, exported.multi_label, probabilities)
+    def with_features(views: Views) -> tuple[Probabilities, Features]:
+        assert find is not None
+        logits, features_NFhw = find(handling.normalise_views(views))
+        return shares(logits), features_NFhw.mean(axis=(2, 3))
+
+    return Deployed(
+        exported.architecture,
+        run.words,
+        exported.classes,
+        handling,
+        exported.multi_label,
+        probabilities,
+        None if find is None else with_features,
+    )
 
 
 def softmax(logits: NDArray[np.float32]) -> Probabilities:
@@ -81,6 +104,7 @@ def by_pytorch(classifier: "Classifier", device: "torch.device", precision: str 
     """The model computed by PyTorch on `device`. Raises UserError for a precision that does not exist."""
     import torch
 
+    from residuum.inference.features import head_rows, watched_head
     from residuum.inference.predictors import model_predictor
 
     network, handling = model_predictor(classifier, device, precision), classifier.preprocessing
@@ -91,6 +115,11 @@ def by_pytorch(classifier: "Classifier", device: "torch.device", precision: str 
         found: Probabilities = (logits.sigmoid() if classifier.multi_label else logits.softmax(dim=1)).numpy()
         return found
 
+    def with_features(views: Views) -> tuple[Probabilities, Features]:
+        with watched_head(classifier.network) as caught:
+            found = probabilities(views)
+        return found, head_rows(caught.pop()).cpu().numpy()
+
     return Deployed(
         classifier.architecture,
         f"PyTorch {torch.__version__.partition('+')[0]} on {device}",
@@ -98,4 +127,5 @@ def by_pytorch(classifier: "Classifier", device: "torch.device", precision: str 
         handling,
         classifier.multi_label,
         probabilities,
+        with_features,
     )

@@ -26,9 +26,9 @@ def head_inputs(network: nn.Module, images: Tensor) -> Tensor:
 
     Features by position, (N, D, h, w), which some networks score one by one, are averaged over the positions.
     """
-    with _watched_head(network) as caught:
+    with watched_head(network) as caught:
         network(images)
-    return _rows(caught.pop())
+    return head_rows(caught.pop())
 
 
 def features(network: nn.Module, batches: Iterable[Tensor], device: torch.device, dtype: torch.dtype) -> Features:
@@ -40,17 +40,17 @@ def features(network: nn.Module, batches: Iterable[Tensor], device: torch.device
     """
     predict = predictor(network, device, dtype)
     rows = []
-    with _watched_head(network) as caught:
+    with watched_head(network) as caught:
         for images in batches:
             predict(images)
-            rows.append(_rows(caught.pop()).cpu().numpy())
+            rows.append(head_rows(caught.pop()).cpu().numpy())
     if not rows:
         raise UserError("there is no image to take features of; name a split that has some")
     return np.concatenate(rows)
 
 
 @contextmanager
-def _watched_head(network: nn.Module) -> Iterator[list[Tensor]]:
+def watched_head(network: nn.Module) -> Iterator[list[Tensor]]:
     """The list that each forward pass puts the last layer's input into."""
     caught: list[Tensor] = []
     _, layer = head(network)
@@ -61,7 +61,8 @@ def _watched_head(network: nn.Module) -> Iterator[list[Tensor]]:
         hook.remove()
 
 
-def _rows(inputs: Tensor) -> Tensor:
+def head_rows(inputs: Tensor) -> Tensor:
+    """What the last layer reads, (N, D) float32: an average over the positions where it has some."""
     return (inputs.mean(dim=(2, 3)) if inputs.ndim == 4 else inputs.flatten(1)).float()
 
 

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from residuum.data.decoding import IMAGE_SUFFIXES
 from residuum.data.sources.assembly import UNDIVIDED, Found, Reading
 from residuum.data.sources.dataset import SPLIT_NAMES, natural_order
 from residuum.data.splits import FileSplit, PackedNames
 from residuum.errors import UserError, counted, listed
 
-IMAGE_SUFFIXES = frozenset(
-    ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm")
-)
 LAYOUT = "expected FOLDER/train/CLASS/*.jpg with val or test beside train, or FOLDER/CLASS/*.jpg"
 
 

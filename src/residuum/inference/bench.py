@@ -1,0 +1,267 @@
+"""How fast a model is by every engine at hand: latency at one image, throughput at a batch.
+
+The engines take turns, so that a machine that slows down does so for all; ratios are taken within a round.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from residuum.data.preprocessing import Preprocessing
+from residuum.errors import UserError, unknown_name
+from residuum.inference.engines import ENGINES, engines_at_hand, open_engine
+from residuum.inference.exported import Exported, export_folder, read_exported
+from residuum.model_config import CONFIG, model_folder, preprocessing_of, read_config
+from residuum.processor import cores, processor_name
+
+if TYPE_CHECKING:
+    import torch
+
+    from residuum.weights import Classifier
+
+Images = NDArray[np.float32]  # (N, C, S, S), normalised
+Run = Callable[[Images], object]
+
+BASE = "eager"
+OF_RUNS = (BASE, "compiled", "eager-bf16", "compiled-bf16")
+"""What computes a run: PyTorch as it is and compiled, in float32 and, where the processor has it, in bfloat16."""
+NAMES = (*OF_RUNS, *ENGINES)
+_WARM_CALLS = 3
+_LEAST_CALLS = 3  # of a round
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to compute one model. open: what computes, in words, and what does it."""
+
+    model: str
+    engine: str
+    preprocessing: Preprocessing
+    open: Callable[[], tuple[str, Run]]
+
+
+@dataclass
+class Speed:
+    """What was measured of an arm, times in seconds.
+
+    ready: from nothing to the first answer, at one image and then at a batch, compilation included; latencies: of each
+    call with one image, round by round; rates: images a second at a batch, one a round; error: why there is no more.
+    """
+
+    model: str
+    engine: str
+    words: str = ""
+    ready: float | None = None
+    latencies: list[list[float]] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    error: str | None = None
+
+    def latency(self, percentile: float) -> float:
+        """Over the calls of all rounds."""
+        return float(np.percentile([seconds for one in self.latencies for seconds in one], percentile))
+
+    @property
+    def rate(self) -> float:
+        """The median over the rounds."""
+        return statistics.median(self.rates)
+
+
+def arms_of(path: Path, engines: Sequence[str] = (), device: str = "auto") -> list[Arm]:
+    """Every way to compute the model at `path` here, or those of `engines` alone, PyTorch's first.
+
+    A run is computed by PyTorch on `device`, an export by the engines that are installed for its kind. Raises UserError
+    where there is no model, for an engine that there is not, and where none of the `engines` is for this model.
+    """
+    for name in engines:
+        if name not in NAMES:
+            raise unknown_name("engine", name, NAMES)
+    folder = export_folder(path)
+    made = _of_run(path, device) if folder is None else _of_export(path, read_exported(folder))
+    return [arm for arm in made if not engines or arm.engine in engines]
+
+
+def measure(
+    arms: Sequence[Arm], *, batch_size: int = 32, rounds: int = 5, seconds: float = 1.0, look: Callable[[str], None]
+) -> list[Speed]:
+    """The speed of each arm, in their order, measured in turns; `look` is told what is done now.
+
+    seconds: how long an arm is measured at one image and again at a batch, in each round. Each is opened and warmed up
+    before the first round, and called once more before it is timed, after the others had the processor. An arm that
+    fails says why and is left out from there on. Images are noise: what they show takes no time.
+    """
+    speeds = [Speed(arm.model, arm.engine) for arm in arms]
+    running = [(speed, *_opened(arm, speed, batch_size, look)) for arm, speed in zip(arms, speeds, strict=True)]
+    for number in range(rounds):
+        for speed, run, images in running:
+            if run is not None and speed.error is None:
+                look(f"round {number + 1} of {rounds}: {speed.engine}")
+                with _told_in(speed):
+                    speed.latencies.append(_timed(run, images[:1], seconds))
+                    times = _timed(run, images, seconds)
+                    speed.rates.append(batch_size * len(times) / sum(times))
+    return speeds
+
+
+def _opened(arm: Arm, speed: Speed, batch_size: int, look: Callable[[str], None]) -> tuple[Run | None, Images]:
+    look(f"opening {arm.engine}")
+    images = _noise(arm.preprocessing, batch_size)
+    run: Run | None = None
+    with _told_in(speed):
+        began = time.perf_counter()
+        speed.words, run = arm.open()
+        for part in (images[:1], images):
+            run(part)
+        speed.ready = time.perf_counter() - began
+        for _ in range(_WARM_CALLS):
+            run(images[:1])
+            run(images)
+    return run, images
+
+
+class _told_in:  # noqa: N801 - it reads as a verb, as contextlib.suppress does
+    """What goes wrong is said in the speed, and the other arms go on."""
+
+    def __init__(self, speed: Speed) -> None:
+        self.speed = speed
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if not isinstance(error, Exception):  # nothing, or Ctrl-C
+            return False
+        lines = str(error).strip().splitlines() or [""]
+        self.speed.error = lines[0] if isinstance(error, UserError) else f"{type(error).__name__}: {lines[0]}"
+        return True
+
+
+def _timed(run: Run, images: Images, seconds: float) -> list[float]:
+    """How long each call took, for so many seconds, after one that is not counted."""
+    run(images)
+    times: list[float] = []
+    while len(times) < _LEAST_CALLS or sum(times) < seconds:
+        began = time.perf_counter()
+        run(images)
+        times.append(time.perf_counter() - began)
+    return times
+
+
+def _noise(preprocessing: Preprocessing, count: int) -> Images:
+    size = (count, preprocessing.channels, preprocessing.size, preprocessing.size)
+    return np.random.default_rng(0).standard_normal(size, dtype=np.float32)
+
+
+# What computes
+
+
+def _of_export(path: Path, exported: Exported) -> Iterator[Arm]:
+    for name in engines_at_hand(exported):
+        yield Arm(str(path), name, exported.preprocessing, partial(_open_export, exported, name))
+
+
+def _open_export(exported: Exported, name: str) -> tuple[str, Run]:
+    engine = open_engine(exported, name)
+    return engine.words, engine
+
+
+def _of_run(path: Path, device: str) -> Iterator[Arm]:
+    folder = model_folder(path)
+    handling = preprocessing_of(read_config(folder / CONFIG), folder)
+    for name in OF_RUNS:
+        if not name.endswith("bf16") or _has_bf16(device):
+            yield Arm(str(path), name, handling, partial(_open_run, folder, name, device))
+
+
+def _has_bf16(device: str) -> bool:
+    import torch
+
+    from residuum.hardware import choose_device, choose_precision
+
+    return choose_precision("auto", choose_device(device)) is torch.bfloat16
+
+
+@cache
+def _loaded(folder: Path) -> "Classifier":
+    from residuum.weights import load
+
+    return load(folder)
+
+
+def _open_run(folder: Path, name: str, device: str) -> tuple[str, Run]:
+    import torch
+
+    from residuum.evaluation.evaluate import predictor
+    from residuum.hardware import choose_device
+
+    kind, _, bf16 = name.partition("-")
+    where, dtype = choose_device(device), torch.bfloat16 if bf16 else torch.float32
+    network: Any = _loaded(folder).network.to(where).eval()
+    if kind == "compiled":
+        network = torch.compile(network, dynamic=False)  # once for one image, and once for a batch
+    predict = predictor(network, where, dtype)
+    return f"{_pytorch(where)}, {bf16 or 'fp32'}", lambda images: predict(torch.from_numpy(images)).cpu()
+
+
+def _pytorch(where: "torch.device") -> str:
+    import torch
+
+    version = torch.__version__.partition("+")[0]
+    threads = torch.get_num_threads()
+    return f"PyTorch {version} on {where}" + f", {threads} thread{'s' * (threads > 1)}" * (where.type == "cpu")
+
+
+# What came of it
+
+
+def base_of(speeds: Sequence[Speed]) -> Speed | None:
+    """What the others are compared with: PyTorch eager, or the first that was measured where that is not there."""
+    measured = [speed for speed in speeds if speed.error is None]
+    return next((speed for speed in measured if speed.engine == BASE), measured[0] if measured else None)
+
+
+def speedups(speed: Speed, base: Speed) -> tuple[list[float], list[float]]:
+    """How many times as fast as the base, round by round: at one image, by the medians, and at a batch."""
+    pairs = zip(speed.latencies, base.latencies, strict=True)
+    alone = [statistics.median(other) / statistics.median(own) for own, other in pairs]
+    return alone, [own / other for own, other in zip(speed.rates, base.rates, strict=True)]
+
+
+def band(values: Iterable[float]) -> dict[str, Any]:
+    """Each round's value, and their median, least and most."""
+    every = list(values)
+    return {"median": statistics.median(every), "least": min(every), "most": max(every), "per_round": every}
+
+
+def setting() -> dict[str, Any]:
+    """The machine that is measured on; its load before is that of others."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return {"processor": processor_name(), "cores": cores(), "load_before": load}
+
+
+def record(speed: Speed, base: Speed | None) -> dict[str, Any]:
+    """The figures of one arm by name, with their units."""
+    about = {"model": speed.model, "engine": speed.engine, "computed_by": speed.words, "ready_seconds": speed.ready}
+    if speed.error is not None or base is None:
+        return {**about, "error": speed.error}
+    alone, at_a_batch = speedups(speed, base)
+    return {
+        **about,
+        "latency_ms": {
+            "p50": 1000 * speed.latency(50),
+            "p99": 1000 * speed.latency(99),
+            "calls": sum(map(len, speed.latencies)),
+            "median_per_round": band(1000 * statistics.median(one) for one in speed.latencies),
+        },
+        "images_per_second": band(speed.rates),
+        "speedup_at_1": band(alone),
+        "speedup_at_batch": band(at_a_batch),
+        "error": None,
+    }

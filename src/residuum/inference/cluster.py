@@ -1,0 +1,85 @@
+"""Bulk prediction on a Ray cluster: each share of the files by one task, which takes a GPU or all cores of a node."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from residuum.errors import UserError, missing_extra
+from residuum.inference.bulk import Job, Outcome, begun_shares, identity_of, predict_into
+from residuum.inference.paths import expand_paths
+from residuum.inference.shards import Shard
+
+_LOOK_SECONDS = 1.0
+_GOES_ON = "what is done is kept, the same command goes on from there"
+
+
+def predict_on_ray(
+    job: Job, shares: int | None, *, overwrite: bool = False, look: Callable[[Sequence[Job]], None]
+) -> list[Outcome]:
+    """As `predict_into`, in `shares` on the cluster that RAY_ADDRESS names, or on one of this machine's own.
+
+    Without a number in as many as before, or else one a GPU, or a node where there is none. The model, the files and
+    the rows must lie where every node sees them, under the same path. `look` is told all shares about once a second.
+    Raises UserError without ray, and for the first share that cannot be had.
+    """
+    ray = _imported()
+    identity_of(job), expand_paths(job.paths, null=job.null)  # refuse here what every node would
+    started = not ray.is_initialized()
+    ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
+    try:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        count = shares or begun_shares(job.out) or _places(nodes)
+        jobs = [replace(job, shard=Shard(index, count)) for index in range(1, count + 1)]
+        task = ray.remote(**_share_of_a_node(nodes))(_on_a_node)
+        waiting = {task.remote(one, overwrite, os.getcwd()): one for one in jobs}
+        return _gathered(ray, waiting, lambda: look(jobs))
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _imported() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise missing_extra("ray", "cluster", "prediction on a cluster") from None
+    return ray
+
+
+def _gathered(ray: Any, waiting: dict[Any, Job], look: Callable[[], None]) -> list[Outcome]:
+    outcomes = []
+    while waiting:
+        ready, _ = ray.wait(list(waiting), timeout=_LOOK_SECONDS)
+        for one in ready:
+            job = waiting.pop(one)
+            try:
+                said = ray.get(one)
+            except ray.exceptions.RayError as error:
+                said = f"the cluster lost it ({str(error).splitlines()[0]}); {_GOES_ON}"
+            if isinstance(said, str):
+                raise UserError(f"share {job.shard}: {said}")
+            outcomes.append(said)
+        look()
+    return sorted(outcomes, key=lambda outcome: outcome.file)
+
+
+def _places(nodes: Sequence[dict[str, float]]) -> int:
+    return int(sum(node.get("GPU", 0) for node in nodes)) or sum("CPU" in node for node in nodes)
+
+
+def _share_of_a_node(nodes: Sequence[dict[str, float]]) -> dict[str, float]:
+    """What a task asks for, so that every place has one and no more."""
+    with_gpus = [node for node in nodes if node.get("GPU")]
+    cpus = min(int(node.get("CPU", 1) / node.get("GPU", 1)) for node in with_gpus or nodes if "CPU" in node)
+    return {"num_cpus": max(1, cpus), "num_gpus": int(bool(with_gpus))}
+
+
+def _on_a_node(job: Job, overwrite: bool, folder: str) -> Outcome | str:
+    """What came of it, or why nothing did. folder: what the names of files are relative to."""
+    try:
+        os.chdir(Path(folder))
+        return predict_into(job, overwrite=overwrite)
+    except (UserError, OSError) as error:
+        return str(error)
