@@ -42,7 +42,7 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="MODEL",
-            help="A run folder, its model/ folder, a folder in the Hub layout, hf:owner/name, an export, or a network's name.",
+            help="A run, a model folder in the Hub layout, hf:owner/name, an export, or a network's name.",
         ),
     ],
     data: options.Data,

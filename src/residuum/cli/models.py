@@ -43,7 +43,7 @@ def describe(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="A network's name, a trained model's folder or hf:owner/name, or an export."
+            metavar="MODEL", help="A network's name, a trained model (folder or hf:owner/name), or an export."
         ),
     ],
     input_size: Annotated[
