@@ -21,6 +21,7 @@ from residuum.cli.pack import pack
 from residuum.cli.predict import predict
 from residuum.cli.report import report
 from residuum.cli.reproduce import reproduce
+from residuum.cli.serve import serve
 from residuum.cli.study import study
 from residuum.cli.train import train
 from residuum.errors import RefusedByMainError
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-VERBS = (train, evaluate, compare, report, predict, study, reproduce, diagnose, models, describe, check, pack)
+VERBS = (train, evaluate, compare, report, predict, serve, study, reproduce, diagnose, models, describe, check, pack)
 for verb in VERBS:
     app.command()(verb)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from residuum.data.preprocessing import Preprocessing
-from residuum.inference.engines import open_engine
+from residuum.inference.engines import Engine, open_engine
 from residuum.inference.exported import Exported, export_folder, read_exported
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ def deploy(path: str | Path, *, engine: str = "auto", device: str = "auto", prec
     return by_pytorch(load(path), choose_device(device), precision)
 
 
-def by_engine(exported: Exported, engine: str = "auto") -> Deployed:
-    """The exported model computed by an engine that is installed."""
-    run = open_engine(exported, engine)
+def by_engine(exported: Exported, engine: str | Engine = "auto") -> Deployed:
+    """The exported model computed by an engine that is installed, or already open."""
+    run = open_engine(exported, engine) if isinstance(engine, str) else engine
     handling = exported.preprocessing
 
     def probabilities(views: Views) -> Probabilities:

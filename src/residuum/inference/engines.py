@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +16,14 @@ Logits = NDArray[np.float32]  # (N, K)
 
 @dataclass(frozen=True)
 class Engine:
-    """words: what computes; called with normalised images (N, C, S, S) float32 it gives the logits."""
+    """words: what computes; called with normalised images (N, C, S, S) float32 it gives the logits.
+
+    features: of the same images the last features by position (N, F, h, w), where the file gives them.
+    """
 
     words: str
     run: Callable[[NDArray[np.float32]], Logits]
+    features: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
 
     def __call__(self, images: NDArray[np.float32]) -> Logits:
         return self.run(images)
@@ -38,9 +43,14 @@ def _by_onnxruntime(exported: Exported) -> Engine:
     options.intra_op_num_threads = cores()
     session = onnxruntime.InferenceSession(exported.file, options, providers=["CPUExecutionProvider"])
 
-    def run(images: NDArray[np.float32]) -> Logits:
-        (logits,) = session.run(["logits"], {"images": images})
-        found: Logits = logits
-        return found
+    def output(name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        (found,) = session.run([name], {"images": images})
+        values: NDArray[np.float32] = found
+        return values
 
-    return Engine(f"ONNX Runtime {onnxruntime.__version__}, {exported.number}, {cores()} threads", run)
+    has_features = "features" in [output.name for output in session.get_outputs()]
+    return Engine(
+        f"ONNX Runtime {onnxruntime.__version__}, {exported.number}, {cores()} threads",
+        partial(output, "logits"),
+        partial(output, "features") if has_features else None,
+    )
