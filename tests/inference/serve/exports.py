@@ -28,9 +28,7 @@ def export(folder: Path, *, shift: float = 0.0, classes: tuple[str, ...] = CLASS
     return folder
 
 
-def _graph(
-    convolution: np.ndarray, weight: np.ndarray, bias: np.ndarray, features: bool
-) -> onnx.ModelProto:
+def _graph(convolution: np.ndarray, weight: np.ndarray, bias: np.ndarray, features: bool) -> onnx.ModelProto:
     nodes = [
         helper.make_node("Conv", ["images", "convolution"], ["features"]),
         helper.make_node("GlobalAveragePool", ["features"], ["pooled"]),

@@ -29,7 +29,7 @@ def model_card(path: Path, provenance: Mapping[str, Any], checks: Mapping[str, A
         "recipe": provenance.get("recipe"),
         "seed": provenance.get("seed"),
         **figures,
-        "PyTorch": dict(_items(provenance.get("versions"))).get("torch"),
+        "trained with PyTorch": dict(_items(provenance.get("versions"))).get("torch"),
         **{f"export: {name}": value for name, value in checks.items() if isinstance(value, (str, int, float))},
     }
     return {name: _shown(value) for name, value in facts.items() if value is not None}

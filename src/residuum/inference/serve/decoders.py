@@ -88,7 +88,7 @@ class Decoders:
 
     def _what_killed(self) -> str:
         seconds, memory = self._settings.decode_seconds, self._settings.decode_memory // MIB
-        return f"decoding it fails, or takes more than {seconds:g} s or {memory:,} MiB"
+        return f"not decoded within {seconds:g} s and {memory:,} MiB"
 
     async def _replace(self, process: Process) -> None:
         self.replaced += 1

@@ -16,7 +16,7 @@ OPEN = frozenset({"/", "/healthz", "/readyz", "/page.css", "/page.js"})
 _KNOWN = OPEN | {"/predict", "/models", "/metrics", "/openapi.json"}
 _HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
