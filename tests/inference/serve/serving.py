@@ -21,6 +21,7 @@ from residuum.inference.serve.service import Service
 from residuum.inference.serve.settings import Settings
 
 QUICK = Settings(decoders=1, watch=0, grace=0)
+FP32 = How(device="cpu", precision="fp32")
 
 
 @dataclass
@@ -46,9 +47,11 @@ class Server:
 
 
 @contextmanager
-def served(*models: Path, settings: Settings = QUICK, key: str | None = None, **door: object) -> Iterator[Server]:
+def served(
+    *models: Path, settings: Settings = QUICK, how: How = FP32, key: str | None = None, **door: object
+) -> Iterator[Server]:
     named = [Named(path.name, path) for path in models]
-    service = Service(named, How(), settings)
+    service = Service(named, how, settings)
     address = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(create_app(service, key, **door), log_level="critical"))
     loop = asyncio.new_event_loop()
