@@ -97,7 +97,7 @@ def test_a_wrong_value_in_the_query_is_named(server: Server, query: dict[str, ob
     ("fields", "words"),
     [
         ({"top": "0"}, "top is 0; it is a whole number from 1 to 1000"),
-        ({"deadline": "nan"}, "deadline is nan; it is a number of seconds above 0"),
+        ({"deadline": "nan"}, "deadline is nan; it is a number of seconds from 1"),
         ({"maps": "2"}, "maps is 2; it is true or false"),
         ({"colour": "red"}, "unknown field colour; allowed are top, model, maps, deadline, and files"),
     ],

@@ -16,7 +16,7 @@ from residuum.errors import UserError
 from residuum.inference.serve import documents
 from residuum.inference.serve.answers import classify
 from residuum.inference.serve.guard import Guard
-from residuum.inference.serve.intake import MOST_TOP, Wishes, read_request
+from residuum.inference.serve.intake import LEAST_DEADLINE, MOST_TOP, Wishes, read_request
 from residuum.inference.serve.metrics import CONTENT_TYPE
 from residuum.inference.serve.models import chosen, facts
 from residuum.inference.serve.problems import Problem, handle_problems
@@ -68,7 +68,7 @@ def _add_predict(app: FastAPI, service: Service) -> None:
         model: Annotated[str | None, Query(max_length=200, description="Which model; by default the first.")] = None,
         maps: Annotated[bool, Query(description="With each class its activation map.")] = False,
         deadline: Annotated[
-            float | None, Query(gt=0, description="Seconds to the answer; at most the server's.")
+            float | None, Query(ge=LEAST_DEADLINE, description="Seconds to the answer; at most the server's.")
         ] = None,
     ) -> Response:
         """Classify images: a multipart form of files, JSON with images in base64, or one image as the body."""

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from residuum.inference.serve.intake import MOST_TOP
+from residuum.inference.serve.intake import LEAST_DEADLINE, MOST_TOP
 from residuum.inference.serve.problems import MEDIA_TYPE
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
@@ -79,15 +79,17 @@ class State(BaseModel):
     status: str
 
 
-class ProblemDetails(BaseModel):
-    """RFC 9457."""
-
-    title: str
-    status: int
-    detail: str
-    images: list[ImageAnswer] | None = None
-
-
+_PROBLEM = {
+    "type": "object",
+    "description": "RFC 9457.",
+    "properties": {
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "images": {"type": "array", "items": {"type": "object"}},
+    },
+    "required": ["title", "status", "detail"],
+}
 _EXAMPLE = {
     "model": "digits",
     "images": [
@@ -104,7 +106,7 @@ _FIELDS = {
     "top": {"type": "integer", "minimum": 1, "maximum": MOST_TOP},
     "model": {"type": "string"},
     "maps": {"type": "boolean"},
-    "deadline": {"type": "number", "exclusiveMinimum": 0},
+    "deadline": {"type": "number", "minimum": LEAST_DEADLINE},
 }
 _REASONS = {
     400: "No image, or a body that is not what its Content-Type says.",
@@ -123,7 +125,7 @@ _REASONS = {
 
 def problem_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The refusals of a route, for its OpenAPI entry."""
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
+    content = {MEDIA_TYPE: {"schema": _PROBLEM}}
     return {status: {"description": _REASONS[status], "content": content} for status in statuses}
 
 

@@ -20,6 +20,7 @@ from residuum.inference.serve.settings import Settings
 RAW = ("image/", "application/octet-stream", "application/x-www-form-urlencoded")
 """Types of a body that is one image. The last is what curl says of any bytes; what they are is told by themselves."""
 MOST_TOP = 1000
+LEAST_DEADLINE = 1.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,8 @@ def _number(name: str, value: Any) -> float:
         number = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else 0.0
     except (ValueError, OverflowError):
         number = 0.0
-    if not 0 < number < float("inf"):
-        raise _wrong(name, value, "a number of seconds above 0")
+    if not LEAST_DEADLINE <= number < float("inf"):
+        raise _wrong(name, value, f"a number of seconds from {LEAST_DEADLINE:g}")
     return number
 
 

@@ -59,7 +59,7 @@ def run(service: Service, door: Door, address: socket.socket) -> None:
     settings = service.settings
     config = uvicorn.Config(
         app,
-        log_level="info" if door.access_log else "warning",
+        log_level="info" if door.access_log else "error",
         access_log=door.access_log,
         server_header=False,
         timeout_graceful_shutdown=round(settings.body_seconds + settings.deadline + _LAST),
