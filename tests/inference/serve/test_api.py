@@ -78,9 +78,9 @@ def test_a_bad_image_among_several_is_an_error_of_its_own(server: Server) -> Non
 def test_only_bad_images_are_a_problem(server: Server) -> None:
     found = server.client.post("/predict", files=form(DAMAGED, b"nothing"))
     assert (found.status_code, found.headers["content-type"]) == (422, PROBLEM)
-    assert "none of the 2 images could be read" in found.json()["detail"]
+    assert "none of the 2 images can be used" in found.json()["detail"]
     assert [image["index"] for image in found.json()["images"]] == [0, 1]
-    assert server.predict(DAMAGED).json()["detail"] == "the image is truncated; send another image"
+    assert server.predict(DAMAGED).json()["detail"] == "the image cannot be used: truncated; send another image"
 
 
 @pytest.mark.parametrize(

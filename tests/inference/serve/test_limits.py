@@ -74,7 +74,7 @@ def test_pixels_are_counted_by_the_header_before_decoding(small: Server) -> None
     assert small.predict(picture(size=(100, 100))).status_code == 200
     found = small.predict(picture(size=(101, 100)))
     assert found.status_code == 422
-    assert found.json()["detail"] == "the image is 101 x 100 pixels, more than 10,000; send another image"
+    assert found.json()["detail"] == "the image cannot be used: 101 x 100 pixels, more than 10,000; send another image"
 
 
 def test_a_header_that_promises_a_bomb_is_refused_at_once(small: Server) -> None:
@@ -92,7 +92,7 @@ def test_frames_are_counted(small: Server, form: str) -> None:
         frames[0].save(stream, form, save_all=True, append_images=frames[1:count])
         found = small.predict(stream.getvalue())
         assert found.status_code == status
-    assert found.json()["detail"] == "the image is 3 frames, more than 2; send another image"
+    assert found.json()["detail"] == "the image cannot be used: 3 frames, more than 2; send another image"
 
 
 def test_the_first_frame_is_seen_though_all_were_counted(small: Server) -> None:
@@ -128,7 +128,10 @@ def test_a_decoder_that_hangs_is_replaced_and_its_image_is_an_error(tiny: Path) 
         os.kill(pid, signal.SIGSTOP)
         found = server.predict(LIGHT)
         assert found.status_code == 422
-        assert found.json()["detail"] == "the image is not decoded within 0.2 s and 3,072 MiB; send another image"
+        assert (
+            found.json()["detail"]
+            == "the image cannot be used: not decoded within 0.2 s and 3,072 MiB; send another image"
+        )
         assert server.predict(LIGHT).status_code == 200
 
 

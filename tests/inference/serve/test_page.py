@@ -79,7 +79,7 @@ def test_several_images_are_answered_in_their_order(page: object) -> None:
 def test_a_corrupt_file_has_its_message_and_the_others_their_answers(page: object) -> None:
     choose(page, LIGHT[:50], RED)
     cards = answered(page)
-    assert cards.first.locator(".message").inner_text() == "The image is truncated; send another image."
+    assert cards.first.locator(".message").inner_text() == "The image cannot be used: truncated; send another image."
     assert cards.nth(1).locator(".label").first.inner_text() == "red"
 
 

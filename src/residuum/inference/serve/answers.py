@@ -108,8 +108,8 @@ def _refuse_only_bad(images: Sequence[dict[str, Any]]) -> None:
     if any("classes" in image for image in images):
         return
     (first, *others) = images
-    what = f"none of the {len(images)} images could be read; the first is" if others else "the image is"
-    raise Problem(422, f"{what} {first['error']}", images=[*images])
+    what = f"none of the {len(images)} images can be used; the first" if others else "the image cannot be used"
+    raise Problem(422, f"{what}: {first['error']}", images=[*images])
 
 
 def _count(service: Service, served: Served, outcomes: Sequence[_Outcome]) -> None:
