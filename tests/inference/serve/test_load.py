@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from serving import LIGHT, QUICK, Server, Slow, served, slow_down
 
+from residuum.inference.serve import gate
 from residuum.inference.serve.batching import Batcher
+from residuum.inference.serve.problems import Problem
 
 
 def waiting(server: Server, images: int) -> None:
@@ -151,3 +153,15 @@ def test_a_closed_batcher_has_answered_everything() -> None:
         return [float((await future).probabilities[0]) for future in futures]
 
     assert asyncio.run(scenario()) == list(range(9))
+
+
+def test_the_time_to_come_back_follows_how_fast_images_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(gate.time, "monotonic", lambda: now[0])
+    door = gate.Gate(replace(QUICK, queue=10, images=2))
+    for _ in range(100):
+        with door.waiting(2):
+            now[0] += 5.0
+    with door.waiting(10), pytest.raises(Problem) as refused, door.request():
+        pass
+    assert refused.value.headers == {"Retry-After": "25"}

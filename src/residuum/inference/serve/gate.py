@@ -1,6 +1,7 @@
 """How much a server takes on at once; past it, 429 and when to come back."""
 
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,7 +9,7 @@ from residuum.inference.serve.problems import Problem
 from residuum.inference.serve.settings import Settings
 
 _LONGEST_WAIT = 60  # seconds a client is told to wait, at most
-_WEIGHT = 0.1  # of the newest rate in the running one
+_WEIGHT = 0.1  # of the newest image in the running mean
 
 
 class Gate:
@@ -17,7 +18,8 @@ class Gate:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.requests = self.bytes = self.images = 0
-        self._rate = 0.0  # images computed a second of computing
+        self._pace = 0.0  # seconds an image, of late
+        self._last = 0.0  # when the last ones left
 
     @contextmanager
     def request(self) -> Iterator[None]:
@@ -45,10 +47,12 @@ class Gate:
         if self.images + images > self._settings.queue:
             raise self._full()
         self.images += images
+        entered = time.monotonic()
         try:
             yield
         finally:
             self.images -= images
+            self._learn(images, entered)
 
     def take(self, count: int) -> None:
         """Room for `count` bytes more. Raises Problem where there is none."""
@@ -56,14 +60,14 @@ class Gate:
             raise self._full()
         self.bytes += count
 
-    def computed(self, images: int, seconds: float) -> None:
-        """Learn how fast the models are."""
-        rate = images / max(seconds, 1e-6)
-        self._rate = rate if not self._rate else (1 - _WEIGHT) * self._rate + _WEIGHT * rate
+    def _learn(self, images: int, entered: float) -> None:
+        """How long one image keeps the server: since its request came, or since those before it left."""
+        now = time.monotonic()
+        pace = (now - max(entered, self._last)) / images
+        self._pace, self._last = (1 - _WEIGHT) * self._pace + _WEIGHT * pace, now
 
     def _full(self) -> Problem:
-        seconds = math.ceil(self.images / self._rate) if self._rate else 1
-        wait = min(max(seconds, 1), _LONGEST_WAIT)
+        wait = min(max(1, math.ceil(self.images * self._pace)), _LONGEST_WAIT)
         return Problem(429, f"the server is busy; try again in {wait} s", {"Retry-After": str(wait)})
 
 

@@ -92,11 +92,7 @@ class Service:
         self._opening.shutdown(wait=False, cancel_futures=True)
 
     def _batcher(self, opened: Opened) -> Batcher:
-        return Batcher(opened.deployed.probabilities, self.settings.batch, self._computed)
-
-    def _computed(self, images: int, seconds: float) -> None:
-        self.gate.computed(images, seconds)
-        self.metrics.computed(images, seconds)
+        return Batcher(opened.deployed.probabilities, self.settings.batch, self.metrics.computed)
 
     async def _watch_files(self) -> None:
         """Open a model anew once its files have changed and then stayed as they are from one look to the next."""
