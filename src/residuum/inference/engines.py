@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +17,12 @@ Logits = NDArray[np.float32]  # (N, K)
 class Engine:
     """words: what computes; called with normalised images (N, C, S, S) float32 it gives the logits.
 
-    features: of the same images the last features by position (N, F, h, w), where the file gives them.
+    features: gives the logits and the last features by position (N, F, h, w), where the export has them.
     """
 
     words: str
     run: Callable[[NDArray[np.float32]], Logits]
-    features: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
+    features: Callable[[NDArray[np.float32]], tuple[Logits, NDArray[np.float32]]] | None = None
 
     def __call__(self, images: NDArray[np.float32]) -> Logits:
         return self.run(images)
@@ -43,14 +42,18 @@ def _by_onnxruntime(exported: Exported) -> Engine:
     options.intra_op_num_threads = cores()
     session = onnxruntime.InferenceSession(exported.file, options, providers=["CPUExecutionProvider"])
 
-    def output(name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        (found,) = session.run([name], {"images": images})
-        values: NDArray[np.float32] = found
-        return values
+    def run(images: NDArray[np.float32]) -> Logits:
+        (logits,) = session.run(["logits"], {"images": images})
+        found: Logits = logits
+        return found
+
+    def features(images: NDArray[np.float32]) -> tuple[Logits, NDArray[np.float32]]:
+        logits, found = session.run(["logits", "features"], {"images": images})
+        return logits, found
 
     has_features = "features" in [output.name for output in session.get_outputs()]
     return Engine(
         f"ONNX Runtime {onnxruntime.__version__}, {exported.number}, {cores()} threads",
-        partial(output, "logits"),
-        partial(output, "features") if has_features else None,
+        run,
+        features if has_features else None,
     )

@@ -20,7 +20,7 @@ from residuum.inference.serve.models import How, Named
 from residuum.inference.serve.service import Service
 from residuum.inference.serve.settings import Settings
 
-QUICK = Settings(decoders=1, watch=0, grace=0)
+QUICK = Settings(decoders=1, watch=0, grace=0, deadline=60.0, decode_seconds=60.0)  # on a busy machine, too
 FP32 = How(device="cpu", precision="fp32")
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from serving import LIGHT, QUICK, RED, Server, picture, served
 
-SMALL = replace(QUICK, body_bytes=20_000, images=3, pixels=10_000, frames=2, body_seconds=1.0)
+SMALL = replace(QUICK, body_bytes=20_000, images=3, pixels=10_000, frames=2, body_seconds=3.0)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_a_body_shorter_than_announced_ends_in_a_timeout(small: Server) -> None:
     start = time.monotonic()
     answer = raw(small, f"POST /predict HTTP/1.1\nHost: x\nContent-Length: {len(LIGHT) + 10}", LIGHT)
     assert b" 408 " in answer.splitlines()[0]
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
 
 
 def test_a_body_with_both_lengths_is_no_way_around_the_limit(small: Server) -> None:
@@ -123,14 +123,14 @@ def test_a_killed_decoder_is_replaced_and_nobody_notices(tiny: Path, number: int
 
 
 def test_a_decoder_that_hangs_is_replaced_and_its_image_is_an_error(tiny: Path) -> None:
-    with served(tiny, settings=replace(QUICK, decode_seconds=0.2)) as server:
+    with served(tiny, settings=replace(QUICK, decode_seconds=2.0)) as server:
         (pid,) = server.service.decoders.pids
         os.kill(pid, signal.SIGSTOP)
         found = server.predict(LIGHT)
         assert found.status_code == 422
         assert (
             found.json()["detail"]
-            == "the image cannot be used: not decoded within 0.2 s and 3,072 MiB; send another image"
+            == "the image cannot be used: not decoded within 2 s and 3,072 MiB; send another image"
         )
         assert server.predict(LIGHT).status_code == 200
 
@@ -138,7 +138,7 @@ def test_a_decoder_that_hangs_is_replaced_and_its_image_is_an_error(tiny: Path) 
 def test_decoding_past_its_time_is_ended(tiny: Path) -> None:
     noise = io.BytesIO()
     Image.effect_noise((7000, 7000), 90).convert("RGB").resize((7000, 7000)).save(noise, "JPEG", progressive=True)
-    with served(tiny, settings=replace(QUICK, decode_seconds=0.05)) as server:
+    with served(tiny, settings=replace(QUICK, decode_seconds=0.3)) as server:
         assert server.predict(noise.getvalue()).status_code == 422
         assert server.predict(LIGHT).status_code == 200
         assert server.service.decoders.replaced == 1

@@ -89,7 +89,7 @@ def test_more_requests_or_bytes_than_allowed_at_once_are_429(tiny: Path) -> None
 def test_past_its_deadline_a_request_is_504_and_its_images_are_not_computed(
     tiny: Path, query: dict[str, object]
 ) -> None:
-    settings = QUICK if query else replace(QUICK, deadline=0.3)
+    settings = QUICK if query else replace(QUICK, deadline=2.0)
     with served(tiny, settings=settings) as server, ThreadPoolExecutor(8) as pool:
         slow = slow_down(server)
         first = pool.submit(server.predict, LIGHT, deadline=1)

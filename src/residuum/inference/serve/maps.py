@@ -21,12 +21,12 @@ Maps = NDArray[np.float32]  # (N, T, h, w)
 MapMaker = Callable[[Views, NDArray[np.int64]], Maps]
 """Of views (N, S, S, C) and classes (N, T): for each image and each of its T classes what speaks for it (positive) or
 against it (negative), position by position."""
-Features = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Normalised images (N, C, S, S) to the last features by position (N, F, h, w)."""
+Features = Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], NDArray[np.float32]]]
+"""Normalised images (N, C, S, S) to their logits (N, K) and the last features by position (N, F, h, w)."""
 
 HEAD = "head.safetensors"
 """Beside an exported model: `weight` (K, F) and `bias` (K,) of the layer that follows the average of the features."""
-_ROUNDING = 0.01  # of the largest logit: engines compute in other orders, and some in int8
+_ROUNDING = 0.05  # of the largest logit: engines compute in other orders, and some in int8
 
 
 def maps_by_pytorch(classifier: "Classifier", device: "torch.device") -> MapMaker | None:
@@ -49,9 +49,7 @@ def maps_by_pytorch(classifier: "Classifier", device: "torch.device") -> MapMake
     return maps
 
 
-def maps_by_features(
-    exported: Exported, features: Features, logits: Callable[[NDArray[np.float32]], NDArray[np.float32]]
-) -> MapMaker | None:
+def maps_by_features(exported: Exported, features: Features) -> MapMaker | None:
     """CAM from an exported model's features and the weights of its last layer.
 
     None where there are none, or where their average does not give the model's own logits: then they are not CAM.
@@ -62,12 +60,12 @@ def maps_by_features(
     with opened_safetensors(head, "numpy") as file:
         weight, bias = file.get_tensor("weight"), file.get_tensor("bias")
     handling = exported.preprocessing
-    blank = handling.normalise_views(_blank(handling))
-    if not _agree(features(blank), weight, bias, logits(blank)):
+    logits, blank = features(handling.normalise_views(_blank(handling)))
+    if not _agree(blank, weight, bias, logits):
         return None
 
     def maps(views: Views, classes: NDArray[np.int64]) -> Maps:
-        found = features(handling.normalise_views(views))
+        _, found = features(handling.normalise_views(views))
         shares: Maps = np.einsum("nfhw,ntf->nthw", found, weight[classes]) + bias[classes][..., None, None]
         return shares
 

@@ -76,7 +76,7 @@ def open_model(path: Path, how: How) -> Opened:
 def _open_exported(folder: Path, how: How) -> Opened:
     exported = read_exported(folder)
     engine = open_engine(exported, how.engine)
-    maps = None if engine.features is None else maps_by_features(exported, engine.features, engine.run)
+    maps = None if engine.features is None else maps_by_features(exported, engine.features)
     return Opened(by_engine(exported, engine), maps, model_card(folder, exported.provenance, exported.checks))
 
 
