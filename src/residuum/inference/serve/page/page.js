@@ -294,6 +294,7 @@
     for (const input of document.querySelectorAll("input[type=file]")) {
       input.addEventListener("change", () => { add(input.files); input.value = ""; });
     }
+    one(".by-camera").hidden = !navigator.maxTouchPoints; // elsewhere it would open files, too
     const drop = one(".drop");
     addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
     addEventListener("dragleave", (event) => { if (!event.relatedTarget) drop.classList.remove("over"); });
