@@ -60,11 +60,15 @@ def main() -> None:
 
 
 def _document(port: int, options: argparse.Namespace) -> Figures:
-    """What schemathesis finds: no 5xx, and no answer that the document does not describe."""
+    """What schemathesis finds: no 5xx, and no answer that the document does not describe.
+
+    Not asked of it is that all that fits the document be accepted: no schema says which bytes are an image.
+    """
     url = f"http://127.0.0.1:{port}/openapi.json"
     command = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()", "--no-color"]
-    how = ["run", url, "--max-examples", str(options.examples), "--seed", str(options.seed)]
-    done = subprocess.run([*command, *how], capture_output=True, text=True)
+    how = ["--max-examples", str(options.examples), "--seed", str(options.seed)]
+    without = ["--exclude-checks", "positive_data_acceptance"]
+    done = subprocess.run([*command, "run", url, *how, *without], capture_output=True, text=True)
     failures, _, summary = done.stdout.partition("= SUMMARY =")
     failures = failures.partition("= FAILURES =")[2] or done.stderr[-2000:]
     return {
