@@ -77,4 +77,4 @@ def _without_folders(data: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    return str(value)[:_LONGEST]
+    return f"{value:.4g}" if isinstance(value, float) else str(value)[:_LONGEST]
