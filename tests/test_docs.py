@@ -40,7 +40,8 @@ def test_flags_in_the_documentation_exist(page: Path, capsys: pytest.CaptureFixt
         main([verb, "--help"])
     known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
     text = page.read_text(encoding="utf-8")
-    theirs = {"--nproc-per-node", "--max-restarts", "--logdir"}
+    theirs = {"--nproc-per-node", "--max-restarts", "--logdir", "--data-binary", "--no-deps"}
+    theirs |= {"--rm", "--read-only", "--memory"}  # docker's
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known | theirs
 
 

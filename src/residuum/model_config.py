@@ -28,7 +28,7 @@ _OPTIONAL: dict[str, type] = {"model_args": dict, SECTION: dict}
 _OFSECTION: dict[str, type] = {"multi_label": bool, "mean_image": bool, "provenance": dict}
 _COLD, _HOT = 0.01, 100.0  # temperatures between which logits stay numbers, and in their order
 _MOST_CLASSES = 2**20  # where there are no weights to tell
-_FILES = (CONFIG, MEAN_IMAGE, "model.*")  # of a model on the Hub, exported ones included
+_FILES = (CONFIG, MEAN_IMAGE, "model.*", "head.safetensors")  # of a model on the Hub, exported ones included
 
 
 def store_temperature(path: str | Path, temperature: float, fitted_on: Mapping[str, str]) -> None:

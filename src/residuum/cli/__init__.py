@@ -23,6 +23,7 @@ from residuum.cli.pack import pack
 from residuum.cli.predict import predict
 from residuum.cli.report import report
 from residuum.cli.reproduce import reproduce
+from residuum.cli.serve import serve
 from residuum.cli.study import study
 from residuum.cli.train import train
 from residuum.errors import RefusedByMainError
@@ -41,6 +42,8 @@ VERBS = (
     compare,
     report,
     predict,
+    serve,
+    export,
     bench,
     study,
     reproduce,
@@ -49,7 +52,6 @@ VERBS = (
     describe,
     check,
     pack,
-    export,
 )
 for verb in VERBS:
     app.command()(verb)

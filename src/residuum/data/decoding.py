@@ -67,6 +67,20 @@ class _TooMuchWorkError(ValueError):
     pass
 
 
+class _ExcessError(ValueError):
+    pass
+
+
+class Limits(NamedTuple):
+    """What is refused by its header: an image of more pixels, and a file of more frames (None: of which any number)."""
+
+    pixels: int = MAX_PIXELS
+    frames: int | None = None
+
+
+_NO_OTHERS = Limits()
+
+
 class ImageFacts(NamedTuple):
     """What a header tells: width and height in pixels as seen (EXIF applied); Pillow's mode ("L", "RGB")."""
 
@@ -75,15 +89,15 @@ class ImageFacts(NamedTuple):
     mode: str
 
 
-def decode(source: bytes | Path, name: str, channels: int) -> NDArray[np.uint8]:
+def decode(source: bytes | Path, name: str, channels: int, limits: Limits = _NO_OTHERS) -> NDArray[np.uint8]:
     """The image in a file or in its bytes as (H, W, channels) uint8, channels 1 (luma, ITU-R 601) or 3 (RGB).
 
     EXIF orientation is applied; the first frame of an animation is taken; transparency is composited over
     white. 16-bit grey is divided by 257 and rounded (16-bit colour keeps its high bytes); 32-bit integers are
     read as 16-bit ones and floats as [0, 1] or else [0, 255], and refused outside those ranges. Raises
     BadImage for all that gives no image: missing, empty, truncated, damaged, none of FORMATS (told by
-    content), more than MAX_PIXELS pixels (told by the header), or minutes of work asked for by a small file (see
-    `_refuse_endless_work`).
+    content), more pixels or frames than MAX_PIXELS or `limits` (told by the header), or minutes of
+    work asked for by a small file (see `_refuse_endless_work`).
 
     Takes up to 28 bytes of memory a pixel (5 GB at MAX_PIXELS, most in WEBP) and 50 times the size of the file (most
     in TIFF tags); where that is not to be had, BadImage too.
@@ -91,6 +105,7 @@ def decode(source: bytes | Path, name: str, channels: int) -> NDArray[np.uint8]:
     assert channels in (1, 3)
     mode = "L" if channels == 1 else "RGB"
     with _opened(source, name, entirely=True) as image:
+        _refuse_excess(image, limits)
         _refuse_endless_work(image)
         pixels = _jpeg_pixels(image, mode)
         if pixels is None:
@@ -207,12 +222,19 @@ def _reason(error: Exception) -> str:
             return f"more than {MAX_PIXELS:,} pixels"
         case MemoryError():
             return "too big for the memory of this machine"
-        case _UnknownRangeError() | _TooMuchWorkError():
+        case _UnknownRangeError() | _TooMuchWorkError() | _ExcessError():
             return str(error)
     text = " ".join(str(error).split())[:120]
     if "truncated" in text.lower() or isinstance(error, EOFError):
         return "truncated"
     return f"damaged ({text or type(error).__name__})"
+
+
+def _refuse_excess(image: ImageFile.ImageFile, limits: Limits) -> None:
+    if image.width * image.height > limits.pixels:
+        raise _ExcessError(f"{image.width:,} x {image.height:,} pixels, more than {limits.pixels:,}")
+    if limits.frames is not None and (frames := getattr(image, "n_frames", 1)) > limits.frames:
+        raise _ExcessError(f"{frames:,} frames, more than {limits.frames:,}")
 
 
 def _refuse_endless_work(image: ImageFile.ImageFile) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from residuum.data.preprocessing import Preprocessing
 from residuum.errors import UserError
-from residuum.inference.engines import open_engine
+from residuum.inference.engines import Engine, open_engine
 from residuum.inference.exported import Exported, export_folder, read_exported
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ def deploy(path: str | Path, *, engine: str = "auto", device: str = "auto", prec
     return by_pytorch(load(path), choose_device(device, world_from_environment().local_rank), precision)
 
 
-def by_engine(exported: Exported, engine: str = "auto") -> Deployed:
-    """The exported model computed by an engine that is installed."""
-    run = open_engine(exported, engine)
+def by_engine(exported: Exported, engine: str | Engine = "auto") -> Deployed:
+    """The exported model computed by an engine that is installed, or already open."""
+    run = open_engine(exported, engine) if isinstance(engine, str) else engine
     handling, find = exported.preprocessing, run.features
 
     def shares(logits: NDArray[np.float32]) -> Probabilities:
