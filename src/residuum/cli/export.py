@@ -27,11 +27,12 @@ class To(StrEnum):
     ONNX = "onnx"
     OPENVINO = "openvino"
     TORCH = "torch"
+    HUB = "hub"
 
 
 def export(
     model: options.TrainedModel,
-    to: Annotated[To, typer.Option("--to", metavar="KIND", help="onnx, openvino or torch.")],
+    to: Annotated[To, typer.Option("--to", metavar="KIND", help="onnx, openvino, torch or hub.")],
     data: Annotated[
         str | None,
         typer.Option("--data", metavar="DATA", help="The labelled images to check it on; by default the run's own."),
@@ -80,17 +81,22 @@ def export(
 ) -> None:
     """Write a model for ONNX Runtime, OpenVINO or PyTorch alone, checked against the run on real images.
 
+    Or, with --to hub, for huggingface_hub to upload, with a model card.
+
     Example: residuum export runs/photos --to onnx --int8 -o photos-int8
     """
     _check_arguments(to, int8, calibrate, keep_float)
     import_torch()
+    beside = model if model.name not in ("", "..") else model.resolve()
+    folder = out or Path(f"{beside}-{to}{'-int8' if int8 else ''}")
+    if to is To.HUB:
+        _write_for_hub(model, folder, as_json)
+        return
     from residuum.data.sources import open_data
     from residuum.inference import export as inference
     from residuum.weights import load
 
     classifier = load(model)
-    beside = model if model.name not in ("", "..") else model.resolve()
-    folder = out or Path(f"{beside}-{to}{'-int8' if int8 else ''}")
     inference.refuse_others_folder(folder)
     named = partial(open_data, root=root, classes=classifier.classes, val_fraction=val_fraction, split_seed=split_seed)
     tested = _tested_on(classifier, data, calibrate, named)
@@ -104,6 +110,8 @@ def export(
 
 
 def _check_arguments(to: To, int8: bool, calibrate: str | None, keep_float: list[str] | None) -> None:
+    if int8 and to is To.HUB:
+        raise UserError("--int8 is for --to onnx and --to openvino: the Hub's folder holds the weights as trained")
     if int8 and to is To.TORCH:
         raise UserError(
             "--int8 is for --to onnx and --to openvino: PyTorch has no stable form of it; take one of those"
@@ -111,6 +119,19 @@ def _check_arguments(to: To, int8: bool, calibrate: str | None, keep_float: list
     if not int8 and (calibrate or keep_float):
         given = "--calibrate" if calibrate else "--keep-float"
         raise UserError(f"{given} is for --int8; add it, or leave out {given}")
+
+
+def _write_for_hub(model: Path, folder: Path, as_json: bool) -> None:
+    from residuum.cli.hub import CARD, write_hub_folder
+    from residuum.report.terminal import print_json
+
+    write_hub_folder(model, folder)
+    if as_json:
+        print_json({"export": str(folder)})
+        return
+    print(f"export    {folder}")
+    print(f"card      {folder / CARD}: read it, and name a licence")
+    print(f"upload    hf upload OWNER/NAME {folder}")
 
 
 def _tested_on(
