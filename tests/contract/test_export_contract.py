@@ -65,15 +65,19 @@ def check(name: str, side: int, channels: int = 3, **options: object) -> None:
     images = np.random.default_rng(1).standard_normal((3, channels, side, side)).astype(np.float32)
     with torch.inference_mode():
         wanted = network(torch.from_numpy(images)).numpy()
+        exact = network.double()(torch.from_numpy(images).double()).numpy().astype(np.float32)
+    # Plain networks of 56 layers and more, as initialised, make much of a rounding, PyTorch's own, too.
+    allowed = max(TOLERANCE, 4 * parity_of("float64", 3, wanted, exact).difference)
+    assert allowed < 10 * TOLERANCE
     for part in (slice(0, 1), slice(0, 3)):
         (found,) = session.run(["logits"], {"images": images[part]})
         again = compiled({"images": images[part]})["logits"]
         for engine, logits in (("ONNX Runtime", found), ("OpenVINO", again)):
             row = parity_of(engine, len(logits), logits, wanted[part])
-            assert row.difference < TOLERANCE, row
+            assert row.difference < allowed, row
     if head is not None:
         (features,) = session.run(["features"], {"images": images})
-        assert np.allclose(features.mean(axis=(2, 3)) @ head.weight.T + head.bias, wanted, atol=1e-3 * wanted.std())
+        assert np.allclose(features.mean(axis=(2, 3)) @ head.weight.T + head.bias, wanted, atol=allowed * wanted.std())
 
 
 def refuse_foldable(model) -> None:
