@@ -94,6 +94,7 @@ def export(
         return
     from residuum.data.sources import open_data
     from residuum.inference import export as inference
+    from residuum.inference.exported import TARGETS
     from residuum.weights import load
 
     classifier = load(model)
@@ -105,7 +106,8 @@ def export(
         ranges = named(calibrate) if calibrate else tested
         how = inference.Int8(ranges, calibration_images, tuple(keep_float or ()), max_drop)
     print_notes([*tested.notes, *_notes_on(classifier, tested)])
-    found = inference.export(classifier, folder, to.value, tested, how)
+    (target,) = (one for one in TARGETS if one == to)
+    found = inference.export(classifier, folder, target, tested, how)
     _print(folder, found.checks, as_json)
 
 
