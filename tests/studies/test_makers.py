@@ -131,6 +131,21 @@ def test_a_stopped_study_goes_on_where_it_was(
     assert_same(conclude(prepared), trial)
 
 
+def test_a_worker_that_dies_between_two_members_is_told(
+    trial: StudyResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = makers._Worker.begin
+
+    def begin_with_the_dead(worker: makers._Worker, folder: Path) -> None:
+        worker.process.kill()
+        worker.process.wait()
+        begin(worker, folder)
+
+    monkeypatch.setattr(makers._Worker, "begin", begin_with_the_dead)
+    with pytest.raises(UserError, match=r"seed \d: its process was killed.*the same command goes on"):
+        make_members(prepared_in(tmp_path), side_by_side(2))
+
+
 def test_a_killed_worker_is_told_and_the_study_goes_on(
     trial: StudyResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

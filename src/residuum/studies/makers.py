@@ -89,8 +89,9 @@ class _Worker:
     def begin(self, folder: Path) -> None:
         assert self.process.stdin is not None
         self.folder = folder
-        self.process.stdin.write(f"{folder.absolute()}\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # one that is gone is told by who listens to it
+            self.process.stdin.write(f"{folder.absolute()}\n")
+            self.process.stdin.flush()
 
 
 _Reply = tuple[_Worker, str | None]
