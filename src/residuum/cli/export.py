@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from residuum.data.sources import DataSet
+    from residuum.inference.exported import Target
     from residuum.weights import Classifier
 
 _INT8 = "In 8-bit integers"
@@ -28,6 +29,9 @@ class To(StrEnum):
     OPENVINO = "openvino"
     TORCH = "torch"
     HUB = "hub"
+
+
+_TARGETS: "Mapping[To, Target]" = {To.ONNX: "onnx", To.OPENVINO: "openvino", To.TORCH: "torch"}
 
 
 def export(
@@ -94,7 +98,6 @@ def export(
         return
     from residuum.data.sources import open_data
     from residuum.inference import export as inference
-    from residuum.inference.exported import TARGETS
     from residuum.weights import load
 
     classifier = load(model)
@@ -106,8 +109,7 @@ def export(
         ranges = named(calibrate) if calibrate else tested
         how = inference.Int8(ranges, calibration_images, tuple(keep_float or ()), max_drop)
     print_notes([*tested.notes, *_notes_on(classifier, tested)])
-    (target,) = (one for one in TARGETS if one == to)
-    found = inference.export(classifier, folder, target, tested, how)
+    found = inference.export(classifier, folder, _TARGETS[to], tested, how)
     _print(folder, found.checks, as_json)
 
 
