@@ -216,6 +216,17 @@ def test_other_logits_than_the_network_s_are_not_handed_over(
     assert [*tmp_path.iterdir()] == []
 
 
+def test_what_the_network_makes_of_its_own_roundings_is_allowed_and_no_more(
+    classifier: Classifier, digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "TOLERANCE", 1e-9)  # as if a rounding grew to it, as in deep plain networks
+    exported = export(classifier, tmp_path / "out", "onnx", digits)
+    assert all(row["difference"] > parity.TOLERANCE for row in exported.checks["parity"])
+    monkeypatch.setattr("residuum.inference.export.onnx_graph", wrong_graph)
+    with pytest.raises(UserError, match="is not the network"):
+        export(classifier, tmp_path / "other", "onnx", digits)
+
+
 def test_a_network_that_has_diverged_is_not_exported(classifier: Classifier, digits: DataSet, tmp_path: Path) -> None:
     broken = create_model("resnet8", num_classes=10, in_channels=1).eval()
     broken.fc.weight.data[0] = torch.nan

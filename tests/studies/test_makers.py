@@ -52,7 +52,7 @@ def assert_same(result: StudyResult, trial: StudyResult) -> None:
 def test_side_by_side_makes_the_same_members(
     trial: StudyResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(makers, "_cores", lambda: 2)  # a thread for each of two
+    monkeypatch.setattr(makers, "cores", lambda: 2)  # a thread for each of two
     prepared = prepared_in(tmp_path)
     looks: list[Sequence[Path]] = []
     make_members(prepared, side_by_side(2), looks.append)
@@ -119,7 +119,7 @@ def stopping(begun: Callable[[], bool], number: int) -> None:
 def test_a_stopped_study_goes_on_where_it_was(
     maker: Maker, trial: StudyResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(makers, "_cores", lambda: 1)
+    monkeypatch.setattr(makers, "cores", lambda: 1)
     prepared = prepared_in(tmp_path)
     stopping(lambda: any(tmp_path.glob(f"{MEMBERS}/*/checkpoints/*step-00000000")), signal.SIGINT)
     with pytest.raises(Interrupted):
@@ -149,7 +149,7 @@ def test_a_worker_that_dies_between_two_members_is_told(
 def test_a_killed_worker_is_told_and_the_study_goes_on(
     trial: StudyResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(makers, "_cores", lambda: 1)
+    monkeypatch.setattr(makers, "cores", lambda: 1)
     prepared = prepared_in(tmp_path)
 
     def kill_once_begun(now: Sequence[Path]) -> None:

@@ -174,7 +174,7 @@ def test_models_are_described_without_the_places_of_their_files(server: Server) 
     assert model["preprocessing"]["seen"] == 1.0
     assert model["card"]["data"] == "photos"
     assert model["card"]["test score"] == "91.5"
-    assert model["engine"].startswith("ONNX Runtime")
+    assert model["engine"].startswith(("OpenVINO", "ONNX Runtime"))
 
 
 def test_health_and_metrics_are_told(server: Server) -> None:

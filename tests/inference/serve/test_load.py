@@ -55,7 +55,9 @@ def test_past_the_queue_is_429_with_a_time_to_come_back(tiny: Path) -> None:
     settings = replace(QUICK, queue=3, images=2)
     with served(tiny, settings=settings) as server, ThreadPoolExecutor(8) as pool:
         slow = slow_down(server)
-        inside = [pool.submit(server.predict, LIGHT) for _ in range(2)]
+        inside = [pool.submit(server.predict, LIGHT)]
+        assert slow.begun.wait(30)
+        inside.append(pool.submit(server.predict, LIGHT))
         waiting(server, 2)
         two = server.client.post("/predict", files=[("image", ("a", LIGHT)), ("image", ("b", LIGHT))])
         assert two.status_code == 429
