@@ -131,6 +131,7 @@ def test_an_engine_that_fails_is_a_500_and_the_next_request_is_answered(tiny: Pa
         real, batcher._probabilities = batcher._probabilities, lambda views: 1 / 0
         failed = server.predict(LIGHT)
         assert (failed.status_code, failed.headers["content-type"]) == (500, "application/problem+json")
+        assert failed.headers["connection"] == "close"
         batcher._probabilities = real
         assert server.predict(LIGHT).status_code == 200
 

@@ -56,7 +56,8 @@ def handle_problems(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> JSONResponse:
-        return problem_response(500, "the server made a mistake, which is in its log; try again, or tell who runs it")
+        sentence = "the server made a mistake, which is in its log; try again, or tell who runs it"
+        return problem_response(500, sentence, {"Connection": "close"})  # which is what uvicorn then does
 
 
 def _sentence(request: Request, error: HTTPException) -> str:
