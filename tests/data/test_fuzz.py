@@ -6,7 +6,9 @@ import struct
 import sys
 import time
 import zlib
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -151,12 +153,18 @@ def _check_this(content: bytes, channels: int, image: bytes) -> str:
     return check_image(image, channels)
 
 
-@pytest.mark.parametrize(("memory", "outcome"), [(2 << 30, "decoded"), (64 << 20, "refused")])
-def test_peers_7_want_of_memory_is_a_refusal(memory: int, outcome: str) -> None:
+def _result_within(memory: int) -> str:
     header = struct.pack(">IIBBBBB", 8000, 8000, 8, 0, 0, 0, 0)
     image = png_file([(b"IHDR", header), (b"IDAT", zlib.compress(bytes(8001 * 8000), 1)), (b"IEND", b"")])
     big = partial(_check_this, image=image)  # 450 MB in colour
-    assert [report.result for report in fuzz(SMALL, range(1, 2), check=big, limits=Limits(memory=memory))] == [outcome]
+    (report,) = fuzz(SMALL, range(1, 2), check=big, limits=Limits(memory=memory))
+    return report.result
+
+
+@pytest.mark.parametrize(("memory", "outcome"), [(2 << 30, "decoded"), (64 << 20, "refused")])
+def test_peers_7_want_of_memory_is_a_refusal(memory: int, outcome: str) -> None:
+    with ProcessPoolExecutor(1, get_context("spawn")) as new:  # this process may hold freed memory for the image
+        assert new.submit(_result_within, memory).result(120) == outcome
 
 
 def test_findings_are_kept_and_end_in_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
