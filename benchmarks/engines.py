@@ -58,7 +58,7 @@ def main() -> None:
     del options.arm
     record = Record(options)
     with tempfile.TemporaryDirectory() as folder:
-        write_exports(options, Path(folder))
+        write_exports(made(options.model, options.size), Path(folder))
         record.run(arms(options, folder))
     record.conclude(**findings(record))
 
@@ -122,16 +122,19 @@ def measured(work: Work, batch: int, seconds: float) -> Figures:
     return {"images_per_second": batch / typical, "seconds_of_a_batch": typical, "calls": len(calls)}
 
 
-def write_exports(options: argparse.Namespace, folder: Path) -> None:
+def made(model: str, size: int) -> Classifier:
+    """A network with the weights that it begins with."""
+    torch.manual_seed(0)
+    classes = tuple(map(str, range(CLASSES)))
+    return Classifier(create_model(model, num_classes=CLASSES).eval(), model, classes, Preprocessing(3, size))
+
+
+def write_exports(classifier: Classifier, folder: Path) -> None:
     """ONNX and OpenVINO, in float32 and in 8 bits."""
-    size, random = options.size, np.random.default_rng(0)
+    size, random = classifier.preprocessing.size, np.random.default_rng(0)
     pixels = random.integers(0, 256, (NOISE, size, size, 3), dtype=np.uint8)
     split = ArraySplit(pixels, random.integers(0, CLASSES, NOISE), NumberedNames("noise", NOISE))
-    classes = tuple(map(str, range(CLASSES)))
-    noise = DataSet("noise", classes, {"train": split, "test": split}, multi_label=False)
-    torch.manual_seed(0)
-    network = create_model(options.model, num_classes=CLASSES).eval()
-    classifier = Classifier(network, options.model, classes, Preprocessing(3, size))
+    noise = DataSet("noise", classifier.classes, {"train": split, "test": split}, multi_label=False)
     for to in ("onnx", "openvino"):
         export(classifier, folder / f"{to}-fp32", to, noise)
         export(classifier, folder / f"{to}-int8", to, noise, Int8(noise, NOISE, max_drop=100.0))
