@@ -1,10 +1,13 @@
 """A server of ours as a process, and a client that costs little: whole requests out, status and body back."""
 
 import asyncio
+import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,19 +18,24 @@ _ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)")
 
 
 class Process:
-    """`residuum serve ARGUMENTS` on a free port of 127.0.0.1, from its first answer on."""
+    """`residuum serve ARGUMENTS` on a free port of 127.0.0.1, from its first answer on.
 
-    def __init__(self, arguments: Sequence[str | Path]) -> None:
+    log: the file for what it says, read here only until it tells its address; by default one that goes with it.
+    """
+
+    def __init__(self, arguments: Sequence[str | Path], log: Path | None = None) -> None:
         command = [sys.executable, "-m", "residuum", "serve", *map(str, arguments), "--port", "0"]
-        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        assert self._process.stderr is not None
-        said = ""
-        while (found := _ADDRESS.search(said)) is None:
-            line = self._process.stderr.readline()
-            if not line:
-                raise SystemExit(f"the server does not start:\n{said}")
-            said += line
+        self._log = tempfile.TemporaryFile() if log is None else log.open("w+b")  # noqa: SIM115 - closed with the block
+        self._process = subprocess.Popen(command, stderr=self._log)
+        while (found := _ADDRESS.search(self._said())) is None:
+            if not self.is_alive():
+                raise SystemExit(f"the server does not start:\n{self._said()}")
+            time.sleep(0.02)
         self.port = int(found[1])
+
+    def _said(self) -> str:
+        """Its first words. Not by `read`: the place in the file is the one where the server writes."""
+        return os.pread(self._log.fileno(), 2**16, 0).decode(errors="replace")
 
     def __enter__(self) -> Self:
         return self
@@ -35,6 +43,7 @@ class Process:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._process.kill()
         self._process.wait()
+        self._log.close()
 
     def is_alive(self) -> bool:
         return self._process.poll() is None

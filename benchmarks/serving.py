@@ -23,6 +23,9 @@ from loopback import Answer, Connection, Process, metrics, request
 from measuring import Figures, Record, add_common_options, band, printed_json, speeds
 
 MOST_OPEN = 512  # connections of the client at twice the capacity
+TWICE = 1.9  # times the capacity that must really have been sent to be called so
+WARM_SECONDS = 3.0
+SETTLED_SECONDS = 60.0  # in which a server's buffers grow to their size
 
 
 def main() -> None:
@@ -56,7 +59,7 @@ def main() -> None:
     def overload() -> Figures:
         rate = 2 * (capacity[-1] if capacity else record.rounds[-1]["server"]["images_per_second"])
         with Process([options.model, "-b", options.batch_size]) as process:
-            return asyncio.run(_open(process.port, requests, rate, options.seconds))
+            return asyncio.run(_open(process.port, requests, rate, 2 * options.batch_size, options.seconds))
 
     server_first = {"server": server, "twice the capacity": overload, "engine alone": engine}
     if not record.rounds:
@@ -65,11 +68,16 @@ def main() -> None:
     memory = record.once("memory", lambda: _memory(options, requests)) if options.minutes else None
     both = [{arm: figures[arm] for arm in ("engine alone", "server")} for figures in record.rounds]
     over = [figures["twice the capacity"] for figures in record.rounds]
+    sent = [2 * figures["sent_per_second"] / figures["rate"] for figures in over]
     record.conclude(
         share_of_the_engine=speeds(both, "engine alone", "images_per_second"),
         p99_ms_at_twice_the_capacity=band([figures["p99_ms"] for figures in over]),
+        times_the_capacity_sent=band(sent),
+        twice_was_sent=min(sent) >= TWICE,
+        unsent=sum(figures["unsent"] for figures in over),
         refused_otherwise_than_429=sum(figures["refused_otherwise"] for figures in over),
         memory_growth_mib=memory and memory["last_mib"] - memory["first_mib"],
+        memory_growth_mib_per_minute=memory and memory["mib_per_minute"],
     )
 
 
@@ -108,12 +116,16 @@ def _batches(views: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
 async def _closed(port: int, requests: Sequence[bytes], clients: int, seconds: float) -> Figures:
     """So many clients, each of which asks again as soon as it is answered."""
     endless = itertools.cycle(requests)
-    await _until(port, endless, clients, time.perf_counter() + min(3.0, seconds))  # warm
+    await _warm(port, endless, clients, seconds)
     before, start = await metrics(port), time.perf_counter()
     waits = await _until(port, endless, clients, start + seconds)
     wall = time.perf_counter() - start
     after = await metrics(port)
     return _figures(waits, wall) | _batching(before, after, wall)
+
+
+async def _warm(port: int, endless: Iterator[bytes], clients: int, seconds: float) -> None:
+    await _until(port, endless, clients, time.perf_counter() + min(WARM_SECONDS, seconds))
 
 
 async def _until(port: int, endless: Iterator[bytes], clients: int, end: float) -> list[tuple[int, float]]:
@@ -128,8 +140,11 @@ async def _until(port: int, endless: Iterator[bytes], clients: int, end: float) 
     return [wait for waits in await asyncio.gather(*(client() for _ in range(clients))) for wait in waits]
 
 
-async def _open(port: int, requests: Sequence[bytes], rate: float, seconds: float) -> Figures:
-    """Requests at even times, `rate` a second, each by a connection that is free; what none is free for is counted."""
+async def _open(port: int, requests: Sequence[bytes], rate: float, clients: int, seconds: float) -> Figures:
+    """Requests at even times, `rate` a second, each by a connection that is free; what none is free for is counted.
+
+    Warmed up as `_closed` is. sent_per_second: what the client really came to while it sent.
+    """
     free = [Connection(port) for _ in range(MOST_OPEN)]
     endless, waits, tasks, unsent = itertools.cycle(requests), [], set(), 0
 
@@ -138,6 +153,7 @@ async def _open(port: int, requests: Sequence[bytes], rate: float, seconds: floa
         waits.append((answer.status, time.perf_counter() - due))
         free.append(connection)
 
+    await _warm(port, endless, clients, seconds)
     start = time.perf_counter()
     for number in range(int(rate * seconds)):
         due = start + number / rate
@@ -148,8 +164,10 @@ async def _open(port: int, requests: Sequence[bytes], rate: float, seconds: floa
         task = asyncio.ensure_future(one(free.pop(), due))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+    sending = time.perf_counter() - start
     await asyncio.gather(*tasks)
-    return _figures(waits, time.perf_counter() - start) | {"rate": rate, "unsent": unsent}
+    figures, sent = _figures(waits, time.perf_counter() - start), int(rate * seconds) - unsent
+    return figures | {"rate": rate, "sent": sent, "sent_per_second": sent / sending, "unsent": unsent}
 
 
 def _figures(waits: Sequence[tuple[int, float]], seconds: float) -> Figures:
@@ -179,25 +197,36 @@ def _batching(before: dict[str, float], after: dict[str, float], wall: float) ->
 
 
 def _memory(options: argparse.Namespace, requests: Sequence[bytes]) -> Figures:
-    """Read while the server is kept busy. first: of the first fifth, in which buffers grow to their size."""
+    """Read while the server is kept busy."""
     with Process([options.model, "-b", options.batch_size]) as process:
         samples = asyncio.run(_watched(process, requests, options))
-    mib = [sample / 2**20 for sample in samples]
+    return growth(samples)
+
+
+def growth(samples: Sequence[tuple[float, float]]) -> Figures:
+    """Of (seconds, MiB): medians of the first and the last fifth, and the line's slope, without the first minute."""
+    settled = [sample for sample in samples if sample[0] >= SETTLED_SECONDS]
+    seconds, mib = zip(*(settled if len(settled) > 1 else samples), strict=True)
     fifth = max(1, len(mib) // 5)
     return {
-        "mib": [round(value, 1) for value in mib],
-        "first_mib": max(mib[:fifth]),
+        "seconds": [round(when, 1) for when, _ in samples],
+        "mib": [round(value, 1) for _, value in samples],
+        "first_mib": statistics.median(mib[:fifth]),
         "last_mib": statistics.median(mib[-fifth:]),
+        "mib_per_minute": 60 * statistics.linear_regression(seconds, mib).slope,
     }
 
 
-async def _watched(process: Process, requests: Sequence[bytes], options: argparse.Namespace) -> list[int]:
-    end = time.perf_counter() + 60 * options.minutes
-    load = asyncio.ensure_future(_until(process.port, itertools.cycle(requests), 2 * options.batch_size, end))
+async def _watched(
+    process: Process, requests: Sequence[bytes], options: argparse.Namespace
+) -> list[tuple[float, float]]:
+    start = time.perf_counter()
+    end, clients = start + 60 * options.minutes, 2 * options.batch_size
+    load = asyncio.ensure_future(_until(process.port, itertools.cycle(requests), clients, end))
     samples = []
     while not load.done():
         await asyncio.wait({load}, timeout=min(5.0, 6 * options.minutes))
-        samples.append(process.memory())
+        samples.append((time.perf_counter() - start, process.memory() / 2**20))
     return samples
 
 

@@ -3,7 +3,8 @@
     python benchmarks/startup.py -o benchmarks/results/startup.json
 
 Wall time of each whole process, in turn. The prediction is that of an untrained ResNet-18 on a made-up photograph,
-beside a plain torchvision script that does the same.
+beside a plain torchvision script that does the same; then that of an untrained ResNet-50, by PyTorch and exported, by
+each engine that is installed.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from engines import is_here, made, write_exports
 from measuring import Arm, Figures, Record, add_common_options, medians, speeds
 from PIL import Image
 
@@ -26,6 +28,9 @@ from residuum.weights import Classifier, save_model
 
 PEER = Path(__file__).parent / "peers" / "predict.py"
 RESIDUUM = [sys.executable, "-m", "residuum"]
+NETWORK = "resnet50_v1_5"
+FIRST_GOAL = 0.5  # seconds from the shell to the first prediction of an export
+BY_EXPORT = {"OpenVINO": "openvino", "ONNX Runtime": "onnxruntime"}
 
 
 def main() -> None:
@@ -48,7 +53,14 @@ def main() -> None:
             "torchvision predict",
             "seconds",
         ),
+        first_prediction=first_prediction(medians(record.rounds, "seconds")),
     )
+
+
+def first_prediction(seconds: Mapping[str, float]) -> Figures:
+    """Of the exported networks, which are soon enough."""
+    found = {arm: seconds[arm] for arm in seconds if arm.startswith(tuple(map(_arm, BY_EXPORT)))}
+    return {"goal_seconds": FIRST_GOAL, "seconds": found, "met": {arm: found[arm] <= FIRST_GOAL for arm in found}}
 
 
 def _timed(command: Sequence[str]) -> Arm:
@@ -73,7 +85,27 @@ def _commands(folder: Path) -> Mapping[str, Sequence[str]]:
         "import torchvision": [sys.executable, "-c", "import torchvision"],
         "residuum predict": [*RESIDUUM, "predict", str(model), str(image)],
         "torchvision predict": [sys.executable, str(PEER), str(weights), str(image)],
+        **_exports(folder, image),
     }
+
+
+def _arm(computed_by: str) -> str:
+    return f"residuum predict, ResNet-50, {computed_by}"
+
+
+def _exports(folder: Path, image: Path) -> Mapping[str, Sequence[str]]:
+    """Predictions of one network by PyTorch, and of its exports by the engines that are installed."""
+    classifier = made(NETWORK, 224)
+    save_model(folder / "run", classifier)
+    write_exports(classifier, folder)
+    commands = {_arm("PyTorch"): [*RESIDUUM, "predict", str(folder / "run"), str(image)]}
+    for computed_by in filter(is_here, BY_EXPORT):
+        engine = BY_EXPORT[computed_by]
+        for number in ("fp32", "int8"):
+            model = folder / f"{'onnx' if engine == 'onnxruntime' else engine}-{number}"
+            command = [*RESIDUUM, "predict", str(model), str(image), "--engine", engine]
+            commands[_arm(f"{computed_by}, {number}")] = command
+    return commands
 
 
 def _material(folder: Path) -> tuple[Path, Path, Path]:

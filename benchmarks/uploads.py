@@ -5,7 +5,7 @@
 First schemathesis, which makes requests of the OpenAPI document, right ones and wrong ones. Then --uploads requests of
 mutated image files, as bodies, forms and JSON, one in eight of whose bytes around the images are broken, too. Case
 number i is a function of (seed images, --seed, i) alone. Ends with 1 where a request was answered with a 5xx, was not
-answered, or the server died; such requests are kept under --findings.
+answered, or the server died; such requests are kept under --findings, and what the server said.
 """
 
 import argparse
@@ -45,7 +45,8 @@ def main() -> None:
     add_common_options(parser, rounds=1)
     options = parser.parse_args()
     record = Record(options)
-    with Process([options.model, "--deadline", "60"]) as process:
+    options.findings.mkdir(parents=True, exist_ok=True)
+    with Process([options.model, "--deadline", "60"], options.findings / "server.log") as process:
         record.run(
             {
                 "document": lambda: _document(process.port, options),
@@ -93,7 +94,7 @@ async def _uploads(process: Process, options: argparse.Namespace) -> Figures:
             statuses[answer.status] += 1
             if _is_bad(answer):
                 bad.append(case)
-                _keep(options.findings / f"{case}.http", sent)
+                (options.findings / f"{case}.http").write_bytes(sent)
             if (case + 1) % 10_000 == 0:
                 print(f"{case + 1:,} uploads, {len(bad)} bad", file=sys.stderr, flush=True)
         connection.close()
@@ -119,11 +120,6 @@ def _is_bad(answer: Answer) -> bool:
     except ValueError:
         return answer.body != b"Invalid HTTP request received."
     return "images" not in found if answer.status == 200 else "detail" not in found
-
-
-def _keep(path: Path, sent: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(sent)
 
 
 def _request(seeds: Any, seed: int, case: int) -> bytes:

@@ -104,9 +104,8 @@ def measure(
             if run is not None and speed.error is None:
                 look(f"round {number + 1} of {rounds}: {speed.engine}")
                 with _told_in(speed):
-                    speed.latencies.append(_timed(run, images[:1], seconds))
-                    times = _timed(run, images, seconds)
-                    speed.rates.append(batch_size * len(times) / sum(times))
+                    speed.latencies.append(timed(partial(run, images[:1]), seconds))
+                    speed.rates.append(images_per_second(timed(partial(run, images), seconds), batch_size))
     return speeds
 
 
@@ -143,15 +142,20 @@ class _told_in:  # noqa: N801 - it reads as a verb, as contextlib.suppress does
         return True
 
 
-def _timed(run: Run, images: Images, seconds: float) -> list[float]:
+def timed(work: Callable[[], object], seconds: float) -> list[float]:
     """How long each call took, for so many seconds, after one that is not counted."""
-    run(images)
+    work()
     times: list[float] = []
     while len(times) < _LEAST_CALLS or sum(times) < seconds:
         began = time.perf_counter()
-        run(images)
+        work()
         times.append(time.perf_counter() - began)
     return times
+
+
+def images_per_second(times: Sequence[float], batch_size: int) -> float:
+    """Of calls with a batch each: over all their time, so that slow calls count."""
+    return batch_size * len(times) / sum(times)
 
 
 def _noise(preprocessing: Preprocessing, count: int) -> Images:
