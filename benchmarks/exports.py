@@ -27,13 +27,11 @@ NETWORKS: Mapping[str, tuple[str, ...]] = {
     "resnet20, gated shortcut": ("--shortcut", "gated"),
     "resnet56": (),
     "preact_resnet20": (),
-    "resnet20_bn_after_addition": (),
     "wide_resnet16_2": (),
     "resnext29_2x16d": (),
     "resnet18": (),
     "preact_resnet18": (),
     "resnet50_v1_5": (),
-    "resnext50_32x4d": (),
 }
 """Options of the training, by the network's name and what is special of it."""
 EXPORTS = (*TARGETS, *(f"{target} int8" for target in TARGETS if target != "torch"))
@@ -44,7 +42,7 @@ def main() -> None:
     """Measure, and print the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", help="images to train and test on")
-    parser.add_argument("--epochs", type=int, default=3, help="of each training")
+    parser.add_argument("--epochs", type=int, default=2, help="of each training")
     parser.add_argument("--networks", nargs="+", default=[*NETWORKS], choices=[*NETWORKS], metavar="NAME")
     parser.add_argument("--work", type=Path, default=Path("runs"), help="where runs and exports lie")
     add_common_options(parser, rounds=1)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cells import clock, megabytes, missed, rate, row, spread, under, verdict
+from deployment_tables import SERVED, accuracy, endurance, engines, parity, serving
 from measuring import Figures, band, medians, speeds
 from roofline import COLUMNS, kind_rows, machine_rows
 from roofline import rows as roofline_rows
@@ -38,10 +40,11 @@ EVALUATION = {
     "evaluation-photos": "ResNet-50, photographs, 224x224, batch 32",
 }
 GOALS = {"training-cifar": 2.5, "training-fashion-mnist": 3.0, "training-imagenet": 3.5, "loading": 2.5}
-HELP_GOAL = 0.3  # seconds
+HELP_GOAL, FIRST_GOAL = 0.3, 0.5  # seconds: for help, and for the first prediction of an export
 NINETY_GOAL = 10.0
 KIND_COLUMNS = ("Network", "Kind of layer", "Roofline, ms", "Measured, ms")
-MEASURED = (*TRAINING, *LOADING, "startup", *EVALUATION, "distribution", "ninety", "sameness", "roofline-cpu")
+AT_WORK = ("engines", "exports", *SERVED, "uploads")
+MEASURED = (*TRAINING, *LOADING, "startup", *EVALUATION, "distribution", "ninety", "sameness", "roofline-cpu", *AT_WORK)
 
 
 def training(results: Results) -> list[str]:
@@ -86,14 +89,24 @@ def startup(results: Results) -> list[str]:
     seconds = {arm: band([figures[arm]["seconds"] for figures in rounds]) for arm in rounds[0]}
     rows = []
     for arm, figures in seconds.items():
-        is_help = arm.endswith("--help")
-        met = figures["median"] < HELP_GOAL
-        goal = f"under {HELP_GOAL}: {'met' if met else missed(figures['median'] - HELP_GOAL)}" if is_help else ""
+        goal = soon_enough(figures["median"], startup_goal(arm))
         rows.append(row(f"`{arm.replace('--help', '-h')}`", spread(figures), goal))
     pair = [{arm: figures[arm] for arm in ("torchvision predict", "residuum predict")} for figures in rounds]
     times = speeds(pair, "torchvision predict", "seconds")["residuum predict"]
     told = f"One prediction from the shell is {spread(times)} times as fast as with the plain torchvision script."
     return [*under("From the shell", ("Command", "Seconds", "Goal"), rows), "", told]
+
+
+def startup_goal(arm: str) -> float | None:
+    """The seconds that a command of the startup benchmark may take at most; None where that is left open."""
+    if arm.endswith("--help"):
+        return HELP_GOAL
+    return FIRST_GOAL if arm.startswith("residuum predict, ") and "PyTorch" not in arm else None
+
+
+def soon_enough(seconds: float, goal: float | None) -> str:
+    """Whether the goal is met; nothing where there is none."""
+    return "" if goal is None else f"under {goal}: {'met' if seconds < goal else missed(seconds - goal)}"
 
 
 def evaluation(results: Results) -> list[str]:
@@ -205,8 +218,10 @@ def shortfalls(results: Results) -> list[str]:
         lines += [told] if sooner < NINETY_GOAL else []
     if "startup" in results:
         seconds = medians(results["startup"]["rounds"], "seconds")
-        slow = {arm: value for arm, value in seconds.items() if arm.endswith("--help") and value >= HELP_GOAL}
-        lines += [f"- `{arm.replace('--help', '-h')}`: {value:.2f} s, goal {HELP_GOAL}" for arm, value in slow.items()]
+        for arm, value in seconds.items():
+            goal = startup_goal(arm)
+            late = goal is not None and value >= goal
+            lines += [f"- `{arm.replace('--help', '-h')}`: {value:.2f} s, goal {goal}"] if late else []
     return ["### Goals missed", "", *lines] if lines else []
 
 
@@ -235,6 +250,11 @@ TABLES: dict[str, Callable[[Results], list[str]]] = {
     "shortfalls": shortfalls,
     "sameness": sameness,
     "bounds": bounds,
+    "engines": engines,
+    "parity": parity,
+    "accuracy": accuracy,
+    "serving": serving,
+    "endurance": endurance,
     "repeating": repeating,
 }
 
@@ -265,49 +285,6 @@ def machine(record: Figures) -> str:
     where = f"{hardware['processor']}, {hardware['cores']} cores, {hardware['threads']} threads"
     software = ", ".join(f"{name} {versions[name]}" for name in ("torch", "torchvision", "pillow"))
     return f"{where}, {hardware['instructions']}; Python {versions['python']}, {software}."
-
-
-def under(heading: str, columns: tuple[str, ...], rows: list[str]) -> list[str]:
-    """A table with its heading; nothing where it has no rows."""
-    if not rows:
-        return []
-    return [f"### {heading}", "", row(*columns), "|" + "---|" * len(columns), *rows]
-
-
-def row(*cells: str) -> str:
-    """A line of a Markdown table."""
-    return f"| {' | '.join(cells)} |".replace("  |", " |")
-
-
-def rate(value: float) -> str:
-    """Images per second to three digits."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def spread(figures: Figures) -> str:
-    """The median, and the least and the most in brackets."""
-    return f"{figures['median']:.2f} ({figures['least']:.2f} to {figures['most']:.2f})"
-
-
-def clock(seconds: float) -> str:
-    """ "5 min 06 s"."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s"
-
-
-def verdict(times: Figures, goal: float) -> str:
-    """ "3.5: met", or by how much it is missed."""
-    return f"{goal}: {'met' if times['median'] >= goal else missed(goal - times['median'])}"
-
-
-def missed(amount: float) -> str:
-    """ "missed by 0.12"."""
-    return f"missed by {amount:.2f}"
-
-
-def megabytes(memory: Figures) -> str:
-    """PSS and the number of processes; nothing where it was not to be had."""
-    return f"{memory['pss_mib']:,.0f} ({memory['processes']})" if memory else ""
 
 
 def fill(page: str, results: Results) -> str:
