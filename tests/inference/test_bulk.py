@@ -165,6 +165,18 @@ def test_rows_of_other_options_are_refused(
         predict_into(replace(job, **changes))
 
 
+def test_a_refused_job_leaves_no_file(model: Path, photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    out = tmp_path / "rows" / "out.parquet"
+    whole(model, photos, out)
+    with pytest.raises(UserError, match="top: 2, not 3"):
+        whole(model, photos, out, top=3)
+    Image.new("RGB", (9, 9)).save(photos / "🙂🙂.png")
+    with pytest.raises(UserError, match="now there are more"):
+        whole(model, photos, out)
+    assert leftovers(out.parent) == {out.name, f"{out.name}.job"}
+
+
 def test_what_does_not_decide_the_rows_may_change(model: Path, photos: Path, tmp_path: Path) -> None:
     expected = whole(model, photos, tmp_path / "other" / "out.jsonl").file.read_bytes()
     job = stopped_midway(model, photos, tmp_path / "out.jsonl")
