@@ -4,8 +4,8 @@
 
 The whole command, with an exported network and some thousands of small images, one in 400 of them damaged. For each
 format in turn, a job that nobody disturbs gives the file that is expected and how long that takes; then jobs are begun,
-killed by SIGKILL at an instant drawn over a little more than that time, and begun again until they end by themselves;
-as many jobs as it takes for so many kills. Exit code 1 where a file ended otherwise, anything else was left beside it,
+killed by SIGKILL at an instant drawn over a second and three fifths of that time, and begun again until they end by
+themselves; as many jobs as it takes for so many kills. Exit code 1 where a file ended otherwise, anything else was left beside it,
 or a start ended with a complaint. Instants apart, all that is random follows from --seed.
 """
 
@@ -134,7 +134,7 @@ def one_job(work: Path, out: Path, found: Outcome, instants: random.Random) -> N
         process = started(work, out)
         found.starts += 1
         try:
-            code = process.wait(instants.uniform(0, 1.1 * found.undisturbed_seconds))
+            code = process.wait(instants.uniform(0, 1 + 0.6 * found.undisturbed_seconds))
         except subprocess.TimeoutExpired:
             process.kill()
             code = process.wait()
