@@ -5,8 +5,8 @@
 The whole command, with an exported network and some thousands of small images, one in 400 of them damaged. For each
 format in turn, a job that nobody disturbs gives the file that is expected and how long that takes; then jobs are begun,
 killed by SIGKILL at an instant drawn over a second and three fifths of that time, and begun again until they end by
-themselves; as many jobs as it takes for so many kills. Exit code 1 where a file ended otherwise, anything else was left beside it,
-or a start ended with a complaint. Instants apart, all that is random follows from --seed.
+themselves; as many jobs as it takes for so many kills. Exit code 1 where a file ended otherwise, anything else was left
+beside it, or a start ended with a complaint. Instants apart, all that is random follows from --seed.
 """
 
 import argparse
