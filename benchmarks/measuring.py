@@ -17,6 +17,7 @@ from typing import Any
 
 from residuum.files import read_json, write_json
 from residuum.hardware import choose_device, describe_hardware, versions
+from residuum.inference.bench import band
 
 Figures = dict[str, Any]
 """What one run of an arm gave, by name: plain JSON."""
@@ -50,16 +51,6 @@ def best_workers(rate: Callable[[int], float], counts: Iterable[int]) -> Figures
     """The number of loader processes with the highest rate, and the rate of each that was tried."""
     rates = {str(count): rate(count) for count in counts}
     return {"best": int(max(rates, key=lambda count: rates[count])), "images_per_second": rates}
-
-
-def band(values: Sequence[float]) -> Figures:
-    """Each round's value, and their median, least and most."""
-    return {
-        "per_round": list(values),
-        "median": statistics.median(values),
-        "least": min(values),
-        "most": max(values),
-    }
 
 
 def speeds(rounds: Sequence[Mapping[str, Figures]], base: str, figure: str) -> dict[str, Figures]:

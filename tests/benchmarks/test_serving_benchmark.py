@@ -1,10 +1,12 @@
 """What the server's benchmark makes of its samples, and that a talkative server is not held up by its log."""
 
+import asyncio
 import sys
 from pathlib import Path
 
 import pytest
-from loopback import Process
+import serving
+from loopback import Answer, Process
 from serving import growth
 
 
@@ -49,3 +51,29 @@ def test_a_server_that_does_not_start_is_told(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(SystemExit, match="does not start"):
         Process(["MODEL"])
+
+
+class AnswersAtOnce:
+    """In place of a connection to a server."""
+
+    asked = 0
+
+    def __init__(self, port: int) -> None:
+        pass
+
+    async def ask(self, sent: bytes) -> Answer:
+        AnswersAtOnce.asked += 1
+        await asyncio.sleep(0.01)
+        return Answer(200)
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_was_really_sent_is_told_and_warming_up_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "Connection", AnswersAtOnce)
+    monkeypatch.setattr(serving, "WARM_SECONDS", 0.2)
+    figures = asyncio.run(serving._open(0, [b"image"], rate=100.0, clients=2, seconds=1.0))
+    assert figures["sent"] + figures["unsent"] == 100
+    assert figures["images"] == figures["sent"] < AnswersAtOnce.asked
+    assert 0 < figures["sent_per_second"] < 110

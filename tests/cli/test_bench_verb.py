@@ -56,6 +56,24 @@ def test_json_says_what_the_file_says(capsys: pytest.CaptureFixture[str], export
     assert json.loads(out)["base"] == [str(exported), "onnxruntime"]
 
 
+def test_pytorch_is_measured_beside_exports_once(
+    capsys: pytest.CaptureFixture[str], model: Path, exported: Path, tmp_path: Path
+) -> None:
+    engines = ("--engines", "eager,onnxruntime")
+    out, _ = said(capsys, "bench", exported, exported, *engines, *QUICK, "--json")
+    found = json.loads(out)["engines"]
+    assert [one["engine"] for one in found] == ["eager", "onnxruntime", "onnxruntime"]
+    assert found[0]["computed_by"].endswith("weights as initialised")
+    assert json.loads(out)["base"] == [str(exported), "eager"]
+    out, _ = said(capsys, "bench", model, exported, *engines, *QUICK, "--json")
+    assert [one["model"] for one in json.loads(out)["engines"]] == [str(model), str(exported)]
+
+
+def test_the_table_says_how_many_calls_a_percentile_is_of(capsys: pytest.CaptureFixture[str], exported: Path) -> None:
+    out, _ = said(capsys, "bench", exported, "--engines", "onnxruntime", *QUICK)
+    assert "calls" in out
+
+
 def test_an_engine_that_fails_does_not_end_the_others(
     capsys: pytest.CaptureFixture[str], model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

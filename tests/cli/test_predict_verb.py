@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import exported_models
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 from verbs import refused, said
 
+from residuum.cli.predict_progress import Meter
 from residuum.data.preprocessing import Preprocessing
 from residuum.models.catalogue import create_model
 from residuum.weights import Classifier, save_model
@@ -207,6 +209,42 @@ def test_under_torchrun_what_processes_would_do_twice_is_refused(
     assert "--out results.jsonl" in refused(capsys, "predict", model, photos)
     assert "name @FILE" in refused(capsys, "predict", model, "-", "-o", "out.csv")
     assert "torchrun divides" in refused(capsys, "predict", model, photos, "-o", "out.csv", "--shard", "1/2")
+
+
+def test_a_share_by_hand_shows_its_progress_and_under_torchrun_the_first_does(
+    capsys: pytest.CaptureFixture[str],
+    model: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("residuum.cli.predict_progress.PLAIN_LINE_SECONDS", 0.0)
+    _, err = said(capsys, "predict", model, photos, *CPU, "-o", tmp_path / "by-hand.csv", "--shard", "2/2")
+    assert " files/s" in err or " files\n" in err.partition(" in ")[0]
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    _, err = said(capsys, "predict", model, photos, *CPU, "-o", tmp_path / "torchrun.csv")
+    assert err.count("\n") == 1
+
+
+def test_a_process_that_torchrun_started_alone_takes_a_share_by_hand(
+    capsys: pytest.CaptureFixture[str], model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    said(capsys, "predict", model, photos, *CPU, "-o", tmp_path / "out.csv", "--shard", "1/2")
+    assert (tmp_path / "out-1-of-2.csv").exists()
+    monkeypatch.setenv("RANK", "x")
+    assert "RANK=x" in refused(capsys, "predict", model, photos, "-o", tmp_path / "out.csv")
+
+
+def test_files_that_come_behind_the_count_have_no_time_left() -> None:
+    count = SimpleNamespace(total=1000)
+    meter = Meter(count)  # type: ignore[arg-type]
+    meter.line(0, 0.0)
+    assert meter.line(500, 10.0) == "500 of 1,000 files  50 files/s  0:00:10 left"
+    assert meter.line(1000, 20.0) == "1,000 of 1,000 files  50 files/s  0:00:00 left"
+    assert meter.line(1200, 24.0) == "1,200 files  50 files/s"
 
 
 def test_without_a_terminal_a_line_a_minute_tells_rate_and_time_left(

@@ -66,12 +66,14 @@ def test_the_99th_percentile_is_that_of_the_slow_calls(clock: Clock) -> None:
     assert speed.latency(99) == pytest.approx(1.0)
 
 
-def test_engines_take_turns_after_all_are_warm(clock: Clock) -> None:
+def test_engines_take_turns_after_all_are_warm_and_none_is_always_the_first(clock: Clock) -> None:
     names = ("eager", "openvino")
-    measured(*(arm(name, clock.computing(name, lambda _: 1.0)) for name in names), rounds=2)
-    turns = [name for name, _ in clock.calls]
-    turns = [name for place, name in enumerate(turns) if place == 0 or turns[place - 1] != name]
-    assert turns == ["eager", "openvino"] * 3
+    arms = [arm(name, clock.computing(name, lambda _: 1.0)) for name in names]
+    turns: list[str] = []
+    measure(arms, batch_size=4, rounds=3, seconds=1.0, look=turns.append)
+    opened, turns = turns[:2], [turn.rpartition(" ")[2] for turn in turns[2:]]
+    assert opened == ["opening eager", "opening openvino"]
+    assert turns == ["eager", "openvino", "openvino", "eager", "eager", "openvino"]
 
 
 def test_each_engine_sees_one_image_and_then_a_batch(clock: Clock) -> None:

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from residuum.errors import UserError
-from residuum.inference import bulk, journal
+from residuum.inference import bulk, cluster, journal
 from residuum.inference.bulk import Job, Outcome, predict_into
 from residuum.inference.paths import expand_paths
 from residuum.inference.shards import Shard, parse_shard, shard_from_environment
@@ -117,6 +117,24 @@ def test_a_complete_job_is_left_alone(model: Path, photos: Path, tmp_path: Path)
         assert (first.unreadable, len(first.named)) == (2, 2)
 
 
+def test_a_sub_folder_that_cannot_be_read_is_a_row_and_the_rest_go_on(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos / "locked").mkdir()
+    scandir = os.scandir
+
+    def refusing(path: str) -> Any:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    first = whole(model, photos, tmp_path / "out.jsonl")
+    assert (first.rows, first.unreadable) == (FILES + 1, 3)
+    assert any(line.startswith(str(photos / "locked")) for line in first.named)
+    assert whole(model, photos, tmp_path / "out.jsonl").before == FILES + 1
+
+
 def bulk_has_parquet() -> bool:
     try:
         import pyarrow.parquet  # noqa: F401
@@ -163,6 +181,18 @@ def test_rows_of_other_options_are_refused(
     job = stopped_midway(model, photos, tmp_path / "out.jsonl")
     with pytest.raises(UserError, match=message):
         predict_into(replace(job, **changes))
+
+
+def test_a_refused_job_leaves_no_file(model: Path, photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    out = tmp_path / "rows" / "out.parquet"
+    whole(model, photos, out)
+    with pytest.raises(UserError, match="top: 2, not 3"):
+        whole(model, photos, out, top=3)
+    Image.new("RGB", (9, 9)).save(photos / "🙂🙂.png")
+    with pytest.raises(UserError, match="now there are more"):
+        whole(model, photos, out)
+    assert leftovers(out.parent) == {out.name, f"{out.name}.job"}
 
 
 def test_what_does_not_decide_the_rows_may_change(model: Path, photos: Path, tmp_path: Path) -> None:
@@ -287,6 +317,44 @@ def test_an_endless_list_is_read_only_as_far_as_it_is_written(
 
 
 # Shares
+
+
+@pytest.mark.parametrize(
+    ("rank", "world"), [("x", "2"), ("0", "x"), ("2", "2"), ("-1", "2"), ("0", "0"), ("0", ""), ("0\n", "2")]
+)
+def test_an_environment_that_torchrun_does_not_make_is_refused(
+    monkeypatch: pytest.MonkeyPatch, rank: str, world: str
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", world)
+    with pytest.raises(UserError, match="ranks are 0 to WORLD_SIZE - 1"):
+        shard_from_environment()
+
+
+def test_one_process_alone_has_no_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert shard_from_environment() is None
+
+
+@pytest.mark.parametrize(
+    ("nodes", "places", "asked"),
+    [
+        ([{"CPU": 8.0}, {"CPU": 4.0}, {"memory": 1.0}], 2, {"num_cpus": 4, "num_gpus": 0}),
+        ([{"CPU": 16.0, "GPU": 4.0}, {"CPU": 64.0}], 4, {"num_cpus": 4, "num_gpus": 1}),
+        ([{"GPU": 4.0}, {"GPU": 2.0}], 6, {"num_cpus": 0, "num_gpus": 1}),
+    ],
+)
+def test_every_place_of_a_cluster_has_one_share(
+    nodes: list[dict[str, float]], places: int, asked: dict[str, float]
+) -> None:
+    assert cluster._places(nodes) == places
+    assert cluster._share_of_a_node(nodes) == asked
+
+
+def test_a_cluster_that_has_no_place_is_refused() -> None:
+    with pytest.raises(UserError, match="has a CPU or a GPU to give"):
+        cluster._share_of_a_node([{"memory": 1.0}])
 
 
 @pytest.mark.parametrize("count", [2, 3, 8, 100])

@@ -158,3 +158,50 @@ def test_a_file_that_is_called_like_a_list_is_that_file(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     touch(tmp_path, "@home.jpg")
     assert list(expand_paths(["@home.jpg"])) == [Path("@home.jpg")]
+
+
+@pytest.mark.parametrize("null", [False, True])
+def test_a_list_with_other_ends_than_said_is_refused_before_it_is_held(
+    monkeypatch: pytest.MonkeyPatch, null: bool
+) -> None:
+    names = itertools.cycle([b"photos/a.jpg" + (b"\n" if null else b"\0")])
+    content = b"".join(itertools.islice(names, 200_000))
+    stdin = io.BytesIO(content)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(stdin)))
+    with pytest.raises(UserError, match=r"the list on stdin has a name .* -0$"):
+        list(expand_paths(["-"], null=null))
+    assert stdin.tell() < 2**18
+
+
+def test_a_name_of_any_length_that_a_system_has_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["x" * 60_000, "b.jpg", "y" * 60_000]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(names).encode())))
+    assert list(map(str, expand_paths(["-"]))) == names
+
+
+@pytest.fixture
+def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder `photos` with three sub-folders, the second of which cannot be read."""
+    folder = tmp_path / "photos"
+    touch(folder, "a/1.jpg", "b/2.jpg", "b/deep/3.jpg", "c/4.jpg")
+    scandir = os.scandir
+
+    def refusing(path: str) -> Iterator["os.DirEntry[str]"]:
+        if Path(path) == folder / "b":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    return folder
+
+
+@pytest.mark.parametrize("pattern", ["photos", "photos/*", "photos/**", "photos/**/*.jpg", "photos/*/*.jpg"])
+def test_a_sub_folder_that_cannot_be_read_stands_for_itself(locked: Path, pattern: str) -> None:
+    found = names_of(locked.parent, pattern)
+    assert sorted(found) == ["photos/a/1.jpg", "photos/b", "photos/c/4.jpg"]
+    assert found == names_of(locked.parent, pattern)
+
+
+def test_a_folder_that_is_named_and_cannot_be_read_is_refused(locked: Path) -> None:
+    with pytest.raises(PermissionError):
+        expand_paths([locked / "b"])

@@ -1,6 +1,8 @@
 """`residuum bench`: how fast a model is by every engine at hand."""
 
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +16,10 @@ from residuum.files import refuse_read_only, write_json
 from residuum.records import Cell, Table
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from residuum.inference.bench import Arm, Speed
+    from residuum.inference.exported import Exported
 
 _BUSY = 0.5  # processes that wanted to compute in the minute before
 
@@ -31,8 +36,8 @@ def bench(
         typer.Option(
             "--engines",
             metavar="NAME,NAME,...",
-            help="Only these: eager, compiled, eager-bf16 or compiled-bf16 of a run; openvino, onnxruntime or torch "
-            "of an export.",
+            help="Only these: eager, compiled, eager-bf16 or compiled-bf16 of a run; openvino, onnxruntime, torch, "
+            "eager or compiled of an export.",
         ),
     ] = None,
     batch_size: Annotated[
@@ -77,15 +82,27 @@ def bench(
 
 
 def _arms(models: Sequence[Path], wanted: Sequence[str], device: str) -> "list[Arm]":
-    from residuum.inference.bench import arms_of
+    """Of all models; where none is a run, PyTorch with the networks that were exported comes first, if it is here."""
+    from residuum.inference.bench import BESIDE_EXPORTS, arms_of, beside_exports
     from residuum.inference.exported import export_folder
 
-    if not all(map(export_folder, models)):
+    are_exports = all(map(export_folder, models))
+    needs_torch = not wanted or not BESIDE_EXPORTS.isdisjoint(wanted)
+    if not are_exports or (needs_torch and find_spec("torch")):
         import_torch()
     arms = [arm for model in models for arm in arms_of(model, wanted, device)]
+    if are_exports and "torch" in sys.modules:
+        arms = [*beside_exports(models, _network, wanted, device), *arms]
     if not arms:
         raise UserError(f"none of {', '.join(wanted)} computes this model here; leave out --engines to see what does")
     return arms
+
+
+def _network(exported: "Exported") -> "nn.Module":
+    from residuum.models.catalogue import create_model
+
+    classes, channels = len(exported.classes), exported.preprocessing.channels
+    return create_model(exported.architecture, num_classes=classes, in_channels=channels, **exported.model_args)
 
 
 def _shown(arms: "Sequence[Arm]", how: dict[str, Any]) -> "list[Speed]":
@@ -118,6 +135,7 @@ def _table(found: dict[str, Any]) -> Table:
         "engine",
         "p50, ms",
         "p99, ms",
+        "calls",
         f"images/s at {batch}",
         "least to most",
         *times,
@@ -132,12 +150,13 @@ def _table(found: dict[str, Any]) -> Table:
 
 def _row(one: dict[str, Any]) -> tuple[Cell, ...]:
     if one["error"] is not None:
-        return (one["engine"], *[None] * 7, f"failed: {one['error']}")
+        return (one["engine"], *[None] * 8, f"failed: {one['error']}")
     latency, rate = one["latency_ms"], one["images_per_second"]
     return (
         one["engine"],
         round(latency["p50"], 2),
         round(latency["p99"], 2),
+        latency["calls"],
         round(rate["median"], 1),
         f"{rate['least']:,.1f} to {rate['most']:,.1f}",
         _times(one["speedup_at_1"]),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from residuum.cli.messages import NAMED, print_first
+from residuum.cli.messages import print_first
 from residuum.cli.options import BatchSize, Device, Engine, On, Precision, TrainedModel, Workers
 from residuum.cli.startup import import_torch
 from residuum.errors import UserError, counted, printable
@@ -131,7 +131,7 @@ def _shard(text: str | None, on: str | None, out: Path | None, paths: Sequence[s
     launched = shard_from_environment()
     if text is not None and (on or launched):
         raise UserError(f"--shard {text}, but {'--on ray' if on else 'torchrun'} divides the files; leave it out")
-    if on or (launched and launched.count > 1):
+    if on or launched:
         what = "--on ray" if on else "torchrun"
         if out is None:
             raise UserError(f"under {what} each share has a file of its own; name them with --out results.jsonl")
@@ -165,8 +165,10 @@ def _to_file(job: "Job", overwrite: bool) -> "Outcome":
 
     from residuum.cli.predict_progress import Count, shown
     from residuum.inference.bulk import predict_into
+    from residuum.inference.shards import shard_from_environment
 
-    console = Console(stderr=True, quiet=job.shard.index > 1)
+    is_one_of_several = shard_from_environment() is not None  # beside one another, of which the first shows enough
+    console = Console(stderr=True, quiet=is_one_of_several and job.shard.index > 1)
     try:
         with shown(Count(job.paths, job.null, job.shard), console) as look:
             return predict_into(job, overwrite=overwrite, look=look)
@@ -222,7 +224,8 @@ def _print_all(job: "Job", form: Format) -> None:
         stream.write(csv_head(top))
         shown = map(_printable, predictions) if stream.isatty() else predictions
         stream.writelines(csv_line(prediction, top) for prediction in shown)
-    _leave(tally.files, tally.failures, tally.named, job.shard)
+    done = tally.progress
+    _leave(done.rows, done.unreadable, done.named, job.shard)
 
 
 def write_table(predictions: "Iterable[Prediction]", stream: TextIO, *, top: int, width: int) -> None:
@@ -253,9 +256,9 @@ class Tally:
     """Counts the files that pass by, and remembers the unreadable ones."""
 
     def __init__(self) -> None:
-        self.files = 0
-        self.failures = 0
-        self.named: list[str] = []
+        from residuum.inference.journal import Progress
+
+        self.progress = Progress()
 
     def watch(self, predictions: "Iterable[Prediction]", job: "Job") -> "Iterator[Prediction]":
         """The same predictions, counted; where they are piped on, a terminal shows how far they are."""
@@ -263,11 +266,9 @@ class Tally:
         return self._shown(counted_ones, job) if sys.stderr.isatty() and not sys.stdout.isatty() else counted_ones
 
     def _count(self, prediction: "Prediction") -> "Prediction":
-        self.files += 1
-        if prediction.error is not None:
-            self.failures += 1
-            if len(self.named) < NAMED:
-                self.named.append(f"{prediction.path}: {prediction.error}")
+        from residuum.inference.bulk import counted_on
+
+        self.progress = counted_on(self.progress, [prediction])
         return prediction
 
     def _shown(self, predictions: "Iterable[Prediction]", job: "Job") -> "Iterator[Prediction]":
@@ -277,7 +278,7 @@ class Tally:
 
         with shown(Count(job.paths, job.null, job.shard), Console(stderr=True)) as look:
             for prediction in predictions:
-                look(self.files)
+                look(self.progress.rows)
                 yield prediction
 
 
@@ -296,5 +297,5 @@ def _leave(files: int, failures: int, named: Sequence[str], shard: "Shard") -> N
     print_first("unreadable", named, failures)
     if failures == files and not is_share:
         raise UserError(f"none of the {files:,} files could be read; see the reasons above")
-    if shard_from_environment() is None or not is_share:
+    if shard_from_environment() is None:
         raise typer.Exit(1)

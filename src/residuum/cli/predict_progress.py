@@ -48,6 +48,8 @@ class Meter:
         before, began = self._first
         rate = (done - before) / max(now - began, 1e-9)
         total = self._count.total
+        if total is not None and done > total:  # files came behind those that were counted
+            total = None
         of = "" if total is None else f" of {total:,}"
         speed = f"  {rate:,.{0 if rate >= 10 else 1}f} files/s" if rate else ""
         left = f"  {timedelta(seconds=round((total - done) / rate))} left" if rate and total else ""

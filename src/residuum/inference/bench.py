@@ -24,15 +24,17 @@ from residuum.processor import cores, processor_name
 
 if TYPE_CHECKING:
     import torch
-
-    from residuum.weights import Classifier
+    from torch import nn
 
 Images = NDArray[np.float32]  # (N, C, S, S), normalised
 Run = Callable[[Images], object]
+Make = Callable[[Exported], "nn.Module"]
 
 BASE = "eager"
 OF_RUNS = (BASE, "compiled", "eager-bf16", "compiled-bf16")
 """What computes a run: PyTorch as it is and compiled, in float32 and, where the processor has it, in bfloat16."""
+BESIDE_EXPORTS = frozenset({BASE, "compiled"})
+"""What is measured of PyTorch where only exports are."""
 NAMES = (*OF_RUNS, *ENGINES)
 _WARM_CALLS = 3
 _LEAST_CALLS = 3  # of a round
@@ -100,7 +102,8 @@ def measure(
     speeds = [Speed(arm.model, arm.engine) for arm in arms]
     running = [(speed, *_opened(arm, speed, batch_size, look)) for arm, speed in zip(arms, speeds, strict=True)]
     for number in range(rounds):
-        for speed, run, images in running:
+        first = number % len(running)  # none is always the first, or always after the same other's warmth
+        for speed, run, images in [*running[first:], *running[:first]]:
             if run is not None and speed.error is None:
                 look(f"round {number + 1} of {rounds}: {speed.engine}")
                 with _told_in(speed):
@@ -181,7 +184,28 @@ def _of_run(path: Path, device: str) -> Iterator[Arm]:
     handling = preprocessing_of(read_config(folder / CONFIG), folder)
     for name in OF_RUNS:
         if not name.endswith("bf16") or _has_bf16(device):
-            yield Arm(str(path), name, handling, partial(_open_run, folder, name, device))
+            yield Arm(str(path), name, handling, partial(_open_pytorch, partial(_loaded, folder), name, device))
+
+
+def beside_exports(paths: Sequence[Path], make: Make, engines: Sequence[str] = (), device: str = "auto") -> list[Arm]:
+    """PyTorch, eager and compiled, with the network of each export: once for those that are of the same.
+
+    make: builds a network that has the name, the arguments, so many classes and channels. Its weights are as
+    initialised, which changes no speed.
+    """
+    arms: dict[str, list[Arm]] = {}
+    for path in paths:
+        exported = read_exported(export_folder(path) or path)
+        network = cache(partial(make, exported))
+        arms.setdefault(
+            f"{exported.architecture} {exported.model_args} {len(exported.classes)} {exported.input_shape}",
+            [
+                Arm(str(path), name, exported.preprocessing, partial(_open_initialised, network, name, device))
+                for name in OF_RUNS
+                if name in BESIDE_EXPORTS and (not engines or name in engines)
+            ],
+        )
+    return [arm for made in arms.values() for arm in made]
 
 
 def _has_bf16(device: str) -> bool:
@@ -193,13 +217,18 @@ def _has_bf16(device: str) -> bool:
 
 
 @cache
-def _loaded(folder: Path) -> "Classifier":
+def _loaded(folder: Path) -> "nn.Module":
     from residuum.weights import load
 
-    return load(folder)
+    return load(folder).network
 
 
-def _open_run(folder: Path, name: str, device: str) -> tuple[str, Run]:
+def _open_initialised(network: Callable[[], "nn.Module"], name: str, device: str) -> tuple[str, Run]:
+    words, run = _open_pytorch(network, name, device)
+    return f"{words}, weights as initialised", run
+
+
+def _open_pytorch(make: Callable[[], "nn.Module"], name: str, device: str) -> tuple[str, Run]:
     import torch
 
     from residuum.evaluation.evaluate import predictor
@@ -207,7 +236,7 @@ def _open_run(folder: Path, name: str, device: str) -> tuple[str, Run]:
 
     kind, _, bf16 = name.partition("-")
     where, dtype = choose_device(device), torch.bfloat16 if bf16 else torch.float32
-    network: Any = _loaded(folder).network.to(where).eval()
+    network: Any = make().to(where).eval()
     if kind == "compiled":
         network = torch.compile(network, dynamic=False)  # once for one image, and once for a batch
     predict = predictor(network, where, dtype)

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -126,7 +126,7 @@ def _write(journal: Journal, rows: Rows, blocks: Iterator[list[Prediction]], nam
     if not progress.size:
         progress = replace(progress, size=journal.write(rows.head))
     for block in blocks:
-        progress = _counted(progress, block, journal.write(rows.block(block)))
+        progress = counted_on(progress, block, journal.write(rows.block(block)))
         names.add(prediction.path for prediction in block)
         look(progress.rows)
         if time.monotonic() >= due:
@@ -135,7 +135,8 @@ def _write(journal: Journal, rows: Rows, blocks: Iterator[list[Prediction]], nam
     journal.commit(replace(progress, files=names.digest))
 
 
-def _counted(progress: Progress, block: list[Prediction], size: int) -> Progress:
+def counted_on(progress: Progress, block: Sequence[Prediction], size: int = 0) -> Progress:
+    """What it is once a block more is done, of which the rows take `size` bytes."""
     bad = [f"{prediction.path}: {prediction.error}" for prediction in block if prediction.error is not None]
     return replace(
         progress,

@@ -25,14 +25,15 @@ def predict_on_ray(
     Raises UserError without ray, and for the first share that cannot be had.
     """
     ray = _imported()
-    identity_of(job), expand_paths(job.paths, null=job.null)  # refuse here what every node would
+    identity_of(job)  # refuses here what every node would, and so does the next
+    expand_paths(job.paths, null=job.null)
     started = not ray.is_initialized()
     ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        task = ray.remote(**_share_of_a_node(nodes))(_on_a_node)
         count = shares or begun_shares(job.out) or _places(nodes)
         jobs = [replace(job, shard=Shard(index, count)) for index in range(1, count + 1)]
-        task = ray.remote(**_share_of_a_node(nodes))(_on_a_node)
         waiting = {task.remote(one, overwrite, os.getcwd()): one for one in jobs}
         return _gathered(ray, waiting, lambda: look(jobs))
     finally:
@@ -66,14 +67,18 @@ def _gathered(ray: Any, waiting: dict[Any, Job], look: Callable[[], None]) -> li
 
 
 def _places(nodes: Sequence[dict[str, float]]) -> int:
-    return int(sum(node.get("GPU", 0) for node in nodes)) or sum("CPU" in node for node in nodes)
+    return int(sum(node.get("GPU", 0) for node in nodes)) or sum(bool(node.get("CPU")) for node in nodes)
 
 
 def _share_of_a_node(nodes: Sequence[dict[str, float]]) -> dict[str, float]:
-    """What a task asks for, so that every place has one and no more."""
+    """What a task asks for, so that every place has one and no more. Raises UserError where there is no place."""
     with_gpus = [node for node in nodes if node.get("GPU")]
-    cpus = min(int(node.get("CPU", 1) / node.get("GPU", 1)) for node in with_gpus or nodes if "CPU" in node)
-    return {"num_cpus": max(1, cpus), "num_gpus": int(bool(with_gpus))}
+    if with_gpus:
+        return {"num_cpus": min(int(node.get("CPU", 0) / node["GPU"]) for node in with_gpus), "num_gpus": 1}
+    cpus = [node["CPU"] for node in nodes if node.get("CPU")]
+    if not cpus:
+        raise UserError("no node of the cluster has a CPU or a GPU to give; start one with ray start --num-cpus N")
+    return {"num_cpus": max(1, int(min(cpus))), "num_gpus": 0}
 
 
 def _on_a_node(job: Job, overwrite: bool, folder: str) -> Outcome | str:

@@ -60,19 +60,26 @@ class Journal:
         writing.
         """
         self.out.parent.mkdir(parents=True, exist_ok=True)
-        with self.rows.open("ab") as self._file:
-            _lock(self._file, self.out)
-            for path in (self.out, self.record):
-                sweep_of(path)
-            if overwrite and self.assembled:
-                self.out.unlink(missing_ok=True)
-            self.progress = Progress() if overwrite else self._taken_up()
-            if not self.progress.complete:
-                self._file.truncate(self.progress.size)
-                self.commit(self.progress)
-            yield self
-        if self.assembled and self.progress.complete:
-            self.rows.unlink(missing_ok=True)
+        if not overwrite and not self.rows.exists():
+            self._left(0)  # what is refused leaves no empty file
+        try:
+            with self.rows.open("ab") as self._file:
+                self._take_up(overwrite)
+                yield self
+        finally:
+            if self.assembled and self.progress.complete:
+                self.rows.unlink(missing_ok=True)
+
+    def _take_up(self, overwrite: bool) -> None:
+        _lock(self._file, self.out)
+        for path in (self.out, self.record):
+            sweep_of(path)
+        if overwrite and self.assembled:
+            self.out.unlink(missing_ok=True)
+        self.progress = Progress() if overwrite else self._left(self.rows.stat().st_size)
+        if not self.progress.complete:
+            self._file.truncate(self.progress.size)
+            self.commit(self.progress)
 
     def write(self, block: bytes) -> int:
         """Add a block of rows, or the head; how many bytes it takes. It counts once it is committed."""
@@ -85,8 +92,8 @@ class Journal:
         write_json(self.record, {"job": self.identity, **asdict(progress)})
         self.progress = progress
 
-    def _taken_up(self) -> Progress:
-        size = self.rows.stat().st_size
+    def _left(self, size: int) -> Progress:
+        """How far another start came, which left rows of `size` bytes."""
         if not self.record.exists():
             if size or (self.assembled and self.out.exists()):
                 raise UserError(f"{self.out} is there already, and is of no job; name another --out, or {_ANEW}")

@@ -19,6 +19,7 @@ LIST = "@"
 
 _NAMES_AT_ONCE = 100_000  # that are held of a folder, however many it has: some 10 MB
 _CHUNK = 2**16  # bytes of a list
+_LONGEST = 2**16  # bytes of a name in it: no system has longer ones
 
 _Kept = Callable[["os.DirEntry[str]"], bool]
 
@@ -38,14 +39,17 @@ def expand_paths(patterns: Sequence[str | Path], *, null: bool = False) -> Itera
 
 def _expand(pattern: str, null: bool) -> Iterator[Path]:
     if pattern == STDIN:
-        yield from _listed(sys.stdin.buffer, null)
+        yield from _listed(sys.stdin.buffer, "the list on stdin", null)
+    elif os.path.isdir(pattern):
+        os.scandir(pattern).close()  # what is named itself and cannot be read is refused
+        yield from _images_below(pattern, set())
     elif os.path.lexists(pattern):
-        yield from _images_below(pattern, set()) if os.path.isdir(pattern) else [_single(pattern)]
+        yield _single(pattern)
     elif pattern.startswith(LIST):
         if not os.path.isfile(pattern[1:]):  # a named pipe would be waited for, and gives its content only once
             raise UserError(f"{pattern[1:]} is no file that could list others; name one, or pipe the list into '-'")
         with open(pattern[1:], "rb") as file:
-            yield from _listed(file, null)
+            yield from _listed(file, pattern[1:], null)
     else:
         yield from _matching(pattern)
 
@@ -59,16 +63,20 @@ def _single(name: str) -> Path:
 # Lists
 
 
-def _listed(stream: IO[bytes], null: bool) -> Iterator[Path]:
+def _listed(stream: IO[bytes], what: str, null: bool) -> Iterator[Path]:
     for entry in _split(stream, b"\0" if null else b"\n"):
+        if len(entry) > _LONGEST or b"\0" in entry:
+            way_out = "it has one a line, leave out -0" if null else "they end with NULs, add -0"
+            raise UserError(f"{what} has a name with a NUL, or of more than {_LONGEST:,} bytes; if {way_out}")
         name = entry if null else entry.removesuffix(b"\r")
         if name:
             yield Path(os.fsdecode(name))
 
 
 def _split(stream: IO[bytes], separator: bytes) -> Iterator[bytes]:
+    """The entries; a beginning of one that is too long is given as it is, and ends them."""
     rest = b""
-    while chunk := _some(stream):
+    while len(rest) <= _LONGEST and (chunk := _some(stream)):
         *whole, rest = (rest + chunk).split(separator)
         yield from whole
     yield rest
@@ -84,7 +92,13 @@ def _some(stream: IO[bytes]) -> bytes:
 
 
 def _images_below(folder: str, visited: set[tuple[int, int]]) -> Iterator[Path]:
-    """The images in a folder, then those of its sub-folders. Links are followed, and may form a loop."""
+    """The images in a folder, then those of its sub-folders. Links are followed, and may form a loop.
+
+    A folder that cannot be read stands for itself: a file that cannot be read, among many that can.
+    """
+    if not _can_be_listed(folder):
+        yield Path(folder)
+        return
     status = os.stat(folder)
     if (status.st_dev, status.st_ino) in visited:
         return
@@ -92,6 +106,15 @@ def _images_below(folder: str, visited: set[tuple[int, int]]) -> Iterator[Path]:
     yield from (Path(folder, name) for name in _names(folder, _is_image))
     for name in _names(folder, _is_shown_folder):
         yield from _images_below(os.path.join(folder, name), visited)
+
+
+def _can_be_listed(folder: str) -> bool:
+    try:
+        os.stat(folder or os.curdir)
+        os.scandir(folder or os.curdir).close()
+    except OSError:
+        return False
+    return True
 
 
 def _names(folder: str, keep: _Kept) -> Iterator[str]:
@@ -119,6 +142,10 @@ def _is_shown_folder(entry: "os.DirEntry[str]") -> bool:
 # Patterns
 
 
+class _Unreadable(str):
+    """The name of a folder in which nothing can be looked for: as in `_images_below`."""
+
+
 def _matching(pattern: str) -> Iterator[Path]:
     """As the shell has it; a folder that matches stands for the images below, where not `**` names those itself."""
     parts = Path(pattern).parts
@@ -126,7 +153,9 @@ def _matching(pattern: str) -> Iterator[Path]:
         raise UserError(f"{pattern} has several **, which match files more than once; write it with one")
     deep = "**" in parts
     for name in _matches("", parts, set()):
-        if not os.path.isdir(name):
+        if isinstance(name, _Unreadable):
+            yield Path(name)
+        elif not os.path.isdir(name):
             if not deep or _is_image_name(os.path.basename(name)):
                 yield Path(name)
         elif not deep:
@@ -137,6 +166,8 @@ def _matches(folder: str, parts: Sequence[str], visited: set[tuple[int, int]]) -
     """What is below a folder and matches the parts of a pattern, a part a level; `**` is any number of levels."""
     if not parts:
         yield folder
+    elif glob.has_magic(parts[0]) and os.path.isdir(folder or os.curdir) and not _can_be_listed(folder):
+        yield _Unreadable(folder)
     elif parts[0] == "**":
         yield from _matches_below(folder, parts, visited)
     elif glob.has_magic(parts[0]):
@@ -155,7 +186,7 @@ def _matches_below(folder: str, parts: Sequence[str], visited: set[tuple[int, in
     visited.add((status.st_dev, status.st_ino))
     yield from _matches(folder, parts[1:] or ["*"], visited)
     for name in _names(folder, _is_shown_folder):
-        yield from _matches_below(os.path.join(folder, name), parts, visited)
+        yield from _matches(os.path.join(folder, name), parts, visited)
 
 
 def _is_match(part: str, is_last: bool) -> _Kept:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from residuum.errors import UserError
+from residuum.errors import UserError, printable
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,16 @@ def parse_shard(text: str) -> Shard:
 
 
 def shard_from_environment() -> Shard | None:
-    """The share of this process among those that torchrun started, by its RANK and WORLD_SIZE; None where it did not.
+    """The share of this process among those that torchrun started, by its RANK and WORLD_SIZE; None where it did not,
+    or started this one alone.
 
-    Not by `distributed`, which imports PyTorch.
+    Not by `distributed`, which imports PyTorch. Raises UserError for values that torchrun does not set.
     """
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+    rank, world = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    if rank is None or world is None:
         return None
-    return Shard(int(os.environ["RANK"]) + 1, int(os.environ["WORLD_SIZE"]))
+    are_counts = all(re.fullmatch("[0-9]{1,9}", text) for text in (rank, world))
+    if not are_counts or int(rank) >= int(world):
+        got = printable(f"RANK={rank} WORLD_SIZE={world}", 60)
+        raise UserError(f"the environment has {got}; ranks are 0 to WORLD_SIZE - 1: unset both, or start with torchrun")
+    return Shard(int(rank) + 1, int(world)) if int(world) > 1 else None
