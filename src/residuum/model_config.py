@@ -54,8 +54,8 @@ def public_name(place: str) -> str:
 
 def without_places(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """What may be handed to others of a model's provenance: data and weights by their public names."""
-    named = {key: public_name(str(provenance[key])) for key in ("data", "weights") if key in provenance}
-    return {**provenance, **named}
+    places = {key: provenance.get(key) for key in ("data", "weights")}
+    return {**provenance, **{key: public_name(place) for key, place in places.items() if isinstance(place, str)}}
 
 
 def store_temperature(path: str | Path, temperature: float, fitted_on: Mapping[str, str]) -> None:
