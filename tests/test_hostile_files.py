@@ -209,6 +209,10 @@ ATTACKS: dict[str, Change] = {
     "config: nested 500 deep in provenance": config_text(
         '"provenance": {}', f'"provenance": {{"a": {"[" * 500}{"]" * 500}}}'
     ),
+    "config: a temperature fitted on a number": config_text(
+        '"provenance": {}', '"provenance": {"temperature_fitted_on": 5}'
+    ),
+    "config: a split seed of text": config_text('"provenance": {}', '"provenance": {"split_seed": "x"}'),
     "config: 40 MB": config_bytes(b"[" + b"[]," * 13_000_000 + b"[]]"),
     "config: a million empty lists": config_bytes(b'{"a":[' + b"[]," * 1_300_000 + b"[]]}"),
     "config: a number of 5,000 digits": config_text('"num_classes": 3', '"num_classes": ' + "9" * 5000),

@@ -17,6 +17,7 @@ import torch
 from cli.verbs import refused, said
 from residuum.data.preprocessing import Preprocessing
 from residuum.errors import UserError
+from residuum.model_config import model_folder
 from residuum.models.catalogue import create_model
 from residuum.pretrained import load_weights
 from residuum.weights import Classifier, load, save_model
@@ -25,6 +26,7 @@ huggingface_hub = pytest.importorskip("huggingface_hub")
 
 NAME = "hf:ada/digits"
 DIGITS = tuple("0123456789")
+COMMITS = ("0123456789" * 4, "fedcba9876" * 4)
 
 
 def classifier() -> Classifier:
@@ -43,7 +45,8 @@ class Hub:
 
     def snapshot_download(self, repo_id: str, *, revision: str | None, allow_patterns: list[str]) -> str:
         self.asked.append(revision)
-        target = self.cache / repo_id
+        commit = revision if revision in COMMITS else COMMITS[len(self.asked) > 1]  # the branch moves at once
+        target = self.cache / repo_id / commit
         for file in sorted((self.root / repo_id).iterdir()):
             if any(fnmatch(file.name, pattern) for pattern in allow_patterns) and not (target / file.name).exists():
                 target.mkdir(parents=True, exist_ok=True)
@@ -65,20 +68,41 @@ def test_a_model_on_the_hub_is_the_model(hub: Hub) -> None:
     images = torch.randn(2, 1, 16, 16)
     assert loaded.classes == DIGITS
     assert torch.equal(loaded.network(images), own.network(images))
-    assert set(hub.asked) == {None}
+    assert hub.asked == [None, COMMITS[0]]  # config and weights of one commit
 
 
 @pytest.mark.parametrize("revision", ["v1.0", "0123456789abcdef", "refs/pr/2"])
 def test_a_revision_is_asked_for(hub: Hub, revision: str) -> None:
     load(f"{NAME}@{revision}")
-    assert set(hub.asked) == {revision}
+    assert hub.asked == [revision, COMMITS[0]]
 
 
 def test_only_what_is_needed_is_downloaded(hub: Hub) -> None:
-    for other in ("README.md", "tf_model.h5", "pytorch_model.bin", "run.json"):
+    for other in ("README.md", "tf_model.h5", "pytorch_model.bin", "run.json", "model.onnx", "model.ckpt"):
         (hub.root / "ada" / "digits" / other).touch()
     load(NAME)
     assert hub.downloaded == ["config.json", "model.safetensors"]
+
+
+def test_of_an_export_what_engines_read_is_downloaded(hub: Hub) -> None:
+    folder = hub.root / "ada" / "digits"
+    config = json.loads((folder / "config.json").read_text())
+    config["residuum"]["export"] = {"to": "onnx", "number": "fp32"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.onnx").touch()
+    assert (model_folder(Path(NAME)) / "model.onnx").is_file()
+    assert hub.downloaded == ["config.json", "model.onnx"]
+
+
+def test_an_export_of_it_lies_in_the_working_folder(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out, _ = said(capsys, "export", f"{NAME}@v1.0", "--to", "torch", "--data", "digits")
+    assert "residuum describe digits-torch\n" in out
+    assert (tmp_path / "digits-torch" / "model.pt2").is_file()
+    said(capsys, "export", NAME, "--to", "hub")
+    assert (tmp_path / "digits-hub" / "README.md").is_file()
 
 
 def test_a_model_of_another_kind_is_refused_before_its_weights_are_downloaded(hub: Hub) -> None:

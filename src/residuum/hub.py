@@ -7,6 +7,7 @@ from pathlib import Path
 from residuum.errors import NO_ROOM, UserError, missing_extra, printable
 
 _NAME = re.compile(r"hf:(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _LONGEST_REASON = 160
 
 
@@ -37,6 +38,11 @@ def fetched(name: str, files: Sequence[str]) -> Path:
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise
         raise UserError(_reason(name, repository, revision, error)) from None
+
+
+def at_commit(name: str, folder: Path) -> str:
+    """The same model, by the commit that `folder`, as `fetched` gave it, holds: later it may be another's."""
+    return f"{name.partition('@')[0]}@{folder.name}" if _COMMIT.fullmatch(folder.name) else name
 
 
 def _reason(name: str, repository: str, revision: str | None, error: Exception) -> str:

@@ -1,16 +1,17 @@
 """The facts that travel with a model's weights: the folder's config.json and mean image, read without PyTorch."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import save
 
 from residuum.data.preprocessing import Preprocessing
 from residuum.errors import UserError, printable
 from residuum.files import read_json, write_json
-from residuum.hub import fetched, is_on_hub
+from residuum.hub import at_commit, fetched, is_on_hub
 from residuum.tensor_files import opened_safetensors, require_file
 
 WEIGHTS, CONFIG, MEAN_IMAGE = "model.safetensors", "config.json", "preprocessing.safetensors"
@@ -20,15 +21,41 @@ SECTION = "residuum"
 """Of config.json: what timm has no word for."""
 EXPORT = "export"
 """Of the section: what was exported, and what was checked of it; in the folder of an exported model alone."""
+EXPORTED_FILES = ("model.onnx", "model.xml", "model.bin", "model.pt2", "head.safetensors")
+"""What an exported model may be made of, beside its config and mean image."""
 FITTED_ON = "temperature_fitted_on"
 """Of a model's provenance: the data that its temperature was fitted on."""
+VAL_FRACTION, SPLIT_SEED = "val_fraction", "split_seed"
+"""Of a model's provenance: how the data of its training were divided, where they had no splits of their own."""
 
 _REQUIRED: dict[str, type] = {"architecture": str, "num_classes": int, "pretrained_cfg": dict}
 _OPTIONAL: dict[str, type] = {"model_args": dict, SECTION: dict}
 _OFSECTION: dict[str, type] = {"multi_label": bool, "mean_image": bool, "provenance": dict}
+_OFPROVENANCE: dict[str, type] = {FITTED_ON: dict, VAL_FRACTION: float, SPLIT_SEED: int}
 _COLD, _HOT = 0.01, 100.0  # temperatures between which logits stay numbers, and in their order
 _MOST_CLASSES = 2**20  # where there are no weights to tell
-_FILES = (CONFIG, MEAN_IMAGE, "model.*", "head.safetensors")  # of a model on the Hub, exported ones included
+_FOREIGN_PLACES = ("hf:", "torchvision/", "timm/")  # that are nobody's folder
+
+
+def public_name(place: str) -> str:
+    """The name of data or weights without where they lie on their owner's disk; that of a public name is itself.
+
+    A folder that is called like a built-in data set keeps the "./" by which the two are told apart.
+    """
+    from residuum.data.sources.builtin import BUILTIN
+    from residuum.data.sources.dataset import SPLIT_NAMES
+
+    if place in BUILTIN or place.startswith(_FOREIGN_PLACES):
+        return place
+    parts = Path(place).parts[-2:]
+    name = "/".join(parts if parts[-1:] and parts[-1].lower() in SPLIT_NAMES else parts[-1:]) or place
+    return f"./{name}" if name in BUILTIN else name
+
+
+def without_places(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What may be handed to others of a model's provenance: data and weights by their public names."""
+    places = {key: provenance.get(key) for key in ("data", "weights")}
+    return {**provenance, **{key: public_name(place) for key, place in places.items() if isinstance(place, str)}}
 
 
 def store_temperature(path: str | Path, temperature: float, fitted_on: Mapping[str, str]) -> None:
@@ -73,8 +100,11 @@ def _from_hub(name: str) -> Path:
         read_config(folder / CONFIG)  # before the weights are downloaded, which may be large
     except UserError as error:
         raise UserError(f"{name} is no model for residuum: {str(error).replace(str(folder), name)}") from None
-    folder = fetched(name, _FILES)
-    return folder if any(folder.glob("model.*")) else fetched(name, (*_FILES, PICKLED))
+    same = at_commit(name, folder)  # what a branch names may change meanwhile
+    if is_export(folder):
+        return fetched(same, (CONFIG, MEAN_IMAGE, *EXPORTED_FILES))
+    folder = fetched(same, (CONFIG, MEAN_IMAGE, WEIGHTS))
+    return folder if (folder / WEIGHTS).is_file() else fetched(same, (CONFIG, MEAN_IMAGE, PICKLED))
 
 
 def weights_file(folder: Path) -> Path:
@@ -93,12 +123,35 @@ def trained_folder(path: Path) -> Path:
 
 def refuse_exported(folder: Path) -> None:
     """Raise UserError where the folder is that of an exported model, which has no weights to load."""
-    where = folder / CONFIG
-    if where.is_file() and EXPORT in (read_config(where).get(SECTION) or {}):
+    if is_export(folder):
         raise UserError(
             f"{folder} is an exported model, which holds no weights to load; evaluate, predict, bench, serve and "
             "describe take it; for all else name the run that it was exported from"
         )
+
+
+def is_export(folder: Path) -> bool:
+    """Whether an exported model lies in this very folder. Raises UserError for a damaged config."""
+    where = folder / CONFIG
+    return where.is_file() and EXPORT in read_config(where).get(SECTION, {})
+
+
+def refuse_others(folder: Path, parts: Collection[str], what: str, otherwise: str) -> None:
+    """Raise UserError where to replace the folder would delete what is none of the `parts` of `what`.
+
+    otherwise: what to do then. Left out of account are files that systems hide in any folder.
+    """
+    if is_on_hub(folder):
+        raise UserError(f"{folder} names a model of the Hub, and {what} is a folder; {otherwise}")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file, and {what} is a folder; {otherwise}")
+    there = {entry.name for entry in folder.iterdir() if not _is_systems(entry)} if folder.is_dir() else set()
+    if others := sorted(there - set(parts)):
+        raise UserError(f"{folder} holds {printable(others[0])}, which is no part of {what}; {otherwise}")
+
+
+def _is_systems(entry: Path) -> bool:
+    return entry.name in (".DS_Store", ".directory") or entry.name.startswith((".residuum-", "._", ".nfs"))
 
 
 def read_config(where: Path) -> dict[str, Any]:
@@ -113,6 +166,7 @@ def read_config(where: Path) -> dict[str, Any]:
         wrong += [
             f"{SECTION}.{key}" for key, kind in _OFSECTION.items() if not isinstance(section.get(key, kind()), kind)
         ]
+        wrong += _odd_provenance(section)
     if wrong:
         raise UserError(f"{where} is not in the Hub layout: {', '.join(wrong)} missing or of another type")
     _check_count(config["num_classes"], where)
@@ -120,6 +174,16 @@ def read_config(where: Path) -> dict[str, Any]:
     if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not _COLD <= temperature <= _HOT:
         raise UserError(f"{where} has a temperature of {printable(str(temperature), 20)}; it is {_COLD} to {_HOT}")
     return config
+
+
+def _odd_provenance(section: Mapping[str, Any]) -> list[str]:
+    provenance = section.get("provenance", {})
+    found = provenance if isinstance(provenance, dict) else {}
+    return [
+        f"{SECTION}.provenance.{key}"
+        for key, kind in _OFPROVENANCE.items()
+        if not isinstance(found.get(key, kind()), kind)
+    ]
 
 
 def _check_count(count: int, where: Path) -> None:
@@ -161,6 +225,12 @@ def preprocessing_of(config: Mapping[str, Any], folder: Path) -> Preprocessing:
     except (KeyError, ValueError) as error:
         reason = printable(repr(error))
         raise UserError(f"{folder / CONFIG} has no usable preprocessing ({reason}); save the model again") from None
+
+
+def write_mean_image(folder: Path, preprocessing: Preprocessing) -> None:
+    """Write the mean image, where there is one, into the folder of a model that is exported or not."""
+    if preprocessing.mean_image is not None:
+        (folder / MEAN_IMAGE).write_bytes(save({"mean_image": preprocessing.mean_image}))
 
 
 def _read_mean_image(folder: Path) -> NDArray[np.float32]:

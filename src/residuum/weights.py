@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save
 from torch import nn
 
@@ -27,8 +26,10 @@ from residuum.model_config import (
     classes_of,
     preprocessing_of,
     read_config,
+    refuse_others,
     trained_folder,
     weights_file,
+    write_mean_image,
 )
 from residuum.models.catalogue import create_model, create_skeleton, is_foreign
 from residuum.models.translate import OUR_NAMES
@@ -84,11 +85,7 @@ def save_model(folder: str | Path, classifier: Classifier) -> None:
     Raises UserError for a folder that holds anything else, which replacing would delete.
     """
     target = Path(folder)
-    if target.exists() and not target.is_dir():
-        raise UserError(f"{folder} is a file; a model is saved as a folder of its own")
-    there = {file.name for file in target.iterdir() if file.name[0] != "."} if target.is_dir() else set()
-    if others := there - {WEIGHTS, CONFIG, MEAN_IMAGE}:
-        raise UserError(f"{folder} holds {min(others)}, which is no part of a model; save it in a folder of its own")
+    refuse_others(target, (WEIGHTS, CONFIG, MEAN_IMAGE), "a model", "save it in a folder of its own")
     with whole_folder(target) as temporary:
         write_model(temporary, classifier)
 
@@ -97,10 +94,8 @@ def write_model(folder: Path, classifier: Classifier) -> None:
     """Write the files of the model into a folder that is there."""
     state = classifier.network.state_dict()
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    mean_image = classifier.preprocessing.mean_image
     (folder / WEIGHTS).write_bytes(save(weights, {"format": "pt"}))
-    if mean_image is not None:
-        (folder / MEAN_IMAGE).write_bytes(save({"mean_image": torch.from_numpy(mean_image)}))
+    write_mean_image(folder, classifier.preprocessing)
     write_json(folder / CONFIG, config_of(classifier))
 
 

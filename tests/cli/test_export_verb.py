@@ -123,11 +123,20 @@ def test_what_an_export_cannot_do_is_refused_in_one_line(
 def test_what_makes_no_sense_is_refused_before_any_work(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "--int8 is for" in refused(capsys, "export", model, "--to", "torch", "--int8")
-    assert "--keep-float is for --int8" in refused(capsys, "export", model, "--to", "onnx", "--keep-float", "fc")
-    assert "--calibrate is for --int8" in refused(capsys, "export", model, "--to", "onnx", "--calibrate", "digits")
+    assert "int8 is for onnx and openvino" in refused(capsys, "export", model, "--to", "torch", "--int8")
+    for option, value in {
+        "--keep-float": "fc",
+        "--calibrate": "digits",
+        "--max-drop": 0.5,
+        "--calibration-images": 300,
+    }.items():
+        assert f"{option} is for --int8" in refused(capsys, "export", model, "--to", "onnx", option, value)
+    for option, value in {"--data": "digits", "--root": "x", "--val-fraction": 0.2, "--split-seed": 0}.items():
+        assert f"{option} is for --to onnx" in refused(capsys, "export", model, "--to", "hub", option, value)
+    says = refused(capsys, "export", model, "--to", "torch", "-o", "hf:ada/digits")
+    assert "names a model of the Hub, and an export is a folder" in says
     (tmp_path / "notes.txt").write_text("mine")
-    assert "is a folder of something else" in refused(capsys, "export", model, "--to", "torch", "-o", tmp_path)
+    assert "holds notes.txt, which is no part" in refused(capsys, "export", model, "--to", "torch", "-o", tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -143,3 +152,38 @@ def test_a_model_whose_data_are_not_there_asks_for_others(
         (tmp_path / "model" / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes())
         line = refused(capsys, "export", tmp_path / "model", "--to", "torch")
         assert re.search(says, line), line
+
+
+def test_the_data_are_divided_as_they_were_for_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    from residuum.training.train import train
+
+    monkeypatch.chdir(tmp_path)
+    digits = open_data("digits").splits["train"]
+    for index in range(100):
+        (tmp_path / "photos" / str(digits.labels[index])).mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(digits.read(index, 1)[:, :, 0])
+        image.save(tmp_path / "photos" / str(digits.labels[index]) / f"{index}.png")
+    data = open_data("photos", val_fraction=0.4, split_seed=3)
+    changes = ["epochs=1", "device=cpu", "precision=fp32"]
+    train(data, model="resnet8", out=tmp_path / "run", overrides=changes)
+    own = json.loads(said(capsys, "export", "run", "--to", "torch", "--json")[0])
+    assert own["checks"]["notes"] == []
+    assert own["checks"]["parity"][0]["images"] == len(data.splits["val"])
+    other = json.loads(said(capsys, "export", "run", "--to", "torch", "--split-seed", 4, "--json")[0])
+    assert "is divided otherwise" in other["checks"]["notes"][0]
+    _, says = said(capsys, "export", "run", "--to", "onnx", "--int8", "--split-seed", 4, code=2)
+    assert "on which int8 would be judged" in says
+
+
+def test_what_an_image_is_worth_stands_beside_the_accuracy() -> None:
+    from residuum.inference.description import checks_tables
+
+    row = {"engine": "x", "images": 359, "measure": "top-1 accuracy", "before": 90.0, "after": 90.0, "drop": 0.0}
+    (table,) = checks_tables({"worth": [row]})
+    assert table.notes == ("one image is 0.28 points",)
+    (table,) = checks_tables({"worth": [{**row, "measure": "mean average precision"}]})
+    assert table.notes == ()

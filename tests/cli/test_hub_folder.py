@@ -276,6 +276,23 @@ def test_where_the_data_lie_stays_at_home(copy: Path, tmp_path: Path) -> None:
     assert load(tmp_path / "hub").provenance["data"] == "photos/train"
 
 
+@pytest.mark.parametrize(
+    ("place", "data_set"),
+    [
+        ("cifar10", "uoft-cs/cifar10"),
+        ("/home/ada/cifar10", None),
+        ("./cifar10", None),
+        ("hf:ada/cats/test", "ada/cats"),
+    ],
+)
+def test_only_a_public_data_set_is_named_to_the_hub(tmp_path: Path, place: str, data_set: str | None) -> None:
+    folder = published(tmp_path, untrained(provenance={"data": place}))
+    named = re.findall(r"^datasets:\n  - \"(.*)\"$", card_of(folder), re.MULTILINE)
+    assert named == ([data_set] if data_set else [])
+    write_hub_folder(folder, tmp_path / "again")
+    assert card_of(tmp_path / "again").replace("again", "hub") == card_of(folder)
+
+
 def test_names_of_strangers_are_shown_and_not_obeyed(copy: Path, tmp_path: Path) -> None:
     yaml = pytest.importorskip("yaml")
     names = ["<script>", "a|b", "`", "# big\n\n## Results", "[x](http://y)", "---", "*", "\x1b[1m", '"', "\u202eevil"]

@@ -11,18 +11,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+from residuum.data.decoding import BadImage
 from residuum.data.preprocessing import Preprocessing
 from residuum.data.sources import DataSet, open_data
+from residuum.data.splits import Split, SubSplit
 from residuum.errors import UserError
 from residuum.inference import engines, parity
+from residuum.inference.calibrate import is_divided_otherwise
 from residuum.inference.deployed import deploy
-from residuum.inference.engines import engines_at_hand, open_engine
+from residuum.inference.description import checks_tables
+from residuum.inference.engines import Engine, engines_at_hand, open_engine
 from residuum.inference.evaluate import measure
 from residuum.inference.export import Int8, export
-from residuum.inference.exported import Exported, export_folder, read_exported, read_head
+from residuum.inference.exported import BESIDE, FILES, HEAD, Exported, export_folder, read_exported, read_head
 from residuum.inference.predictors import open_model
+from residuum.model_config import EXPORTED_FILES
 from residuum.models.catalogue import create_model
 from residuum.pretrained import load_weights
 from residuum.weights import Classifier, load, save_model
@@ -94,6 +100,8 @@ def test_what_was_checked_stands_in_the_folder(exports: dict[str, Exported]) -> 
         checks = read_exported(exported.file.parent).checks
         assert checks["data"] == "digits"
         assert checks["split"] == "test"
+        assert checks["protocol"] == "1-crop 8"
+        assert checks["notes"] == []
         assert [row["batch"] for row in checks["parity"]] == [1, 32] * len(engines_at_hand(exported))
         assert all(row["difference"] < parity.TOLERANCE and row["agreement"] == 100 for row in checks["parity"])
         assert all(row["images"] == parity.IMAGES for row in checks["parity"])
@@ -176,6 +184,7 @@ def test_the_files_tell_what_they_are_and_not_where_they_were_made(exports: dict
     assert json.loads(told["classes"]) == [str(digit) for digit in range(10)]
     assert json.loads(told["preprocessing"])["input_size"] == [1, *exports["onnx"].input_shape[1:]]
     assert json.loads(told["provenance"])["data"] == "digits"
+    assert told["protocol"] == "1-crop 8"
     assert "resnet8" in exports["openvino"].file.read_text()
     here = str(Path(engines.__file__).parents[1]).encode()
     for exported in exports.values():
@@ -186,6 +195,35 @@ def test_the_files_tell_what_they_are_and_not_where_they_were_made(exports: dict
             else:
                 contents = [file.read_bytes()]
             assert not any(here in content or b"site-packages" in content for content in contents), file
+
+
+@pytest.fixture
+def photos(digits: DataSet, tmp_path: Path) -> Path:
+    """Digits as files in a private folder, 4 of each class, without splits."""
+    images = digits.splits["train"]
+    for index in range(200):
+        folder = tmp_path / "secret" / "cifar10" / digits.classes[images.labels[index]]
+        folder.mkdir(parents=True, exist_ok=True)
+        if len([*folder.iterdir()]) < 4:
+            Image.fromarray(images.read(index, 1)[:, :, 0]).save(folder / f"{index}.png")
+    return tmp_path / "secret" / "cifar10"
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino", "torch"])
+def test_where_data_and_weights_lie_stays_at_home(
+    to: str, classifier: Classifier, photos: Path, digits: DataSet, tmp_path: Path
+) -> None:
+    pytest.importorskip("nncf")
+    own = open_data(str(photos), classes=digits.classes)
+    facts = {"data": own.spec, "weights": str(photos / "old"), "fingerprint": own.fingerprint()}
+    how = Int8(own, max_drop=100.0) if to != "torch" else None
+    exported = export(replace(classifier, provenance=facts), tmp_path / "out", to, own, how)
+    assert exported.provenance == {**facts, "data": "./cifar10", "weights": "old"}
+    assert exported.checks["data"] == "./cifar10"
+    assert not any(b"secret" in file.read_bytes() for file in exported.file.parent.iterdir())
+    assert not is_divided_otherwise(exported, own)
+    assert is_divided_otherwise(exported, open_data(str(photos), classes=digits.classes, split_seed=1))
+    assert not is_divided_otherwise(exported, digits)
 
 
 def test_normalisations_are_folded_for_pytorch_too(exports: dict[str, Exported]) -> None:
@@ -241,8 +279,15 @@ def test_only_another_export_is_replaced(classifier: Classifier, digits: DataSet
         with pytest.raises(UserError, match="-o DIR"):
             export(classifier, tmp_path / name, "torch", digits)
     assert load(tmp_path / "model").classes == classifier.classes
+    assert set(EXPORTED_FILES) == {HEAD, *FILES.values(), *(name for names in BESIDE.values() for name in names)}
     for _ in range(2):
         exported = export(classifier, tmp_path / "export", "torch", digits)
+    for name in ("notes.md", ".gitattributes"):
+        (tmp_path / "export" / name).write_text("mine")
+        with pytest.raises(UserError, match=f"holds {re.escape(name)}, which is no part of an export; .* -o DIR"):
+            export(classifier, tmp_path / "export", "torch", digits)
+        assert (tmp_path / "export" / name).read_text() == "mine"
+        (tmp_path / "export" / name).unlink()
     assert sorted(file.name for file in exported.file.parent.iterdir()) == [
         "config.json",
         "model.pt2",
@@ -387,10 +432,80 @@ def test_int8_keeps_the_accuracy_and_says_so(to: str, classifier: Classifier, di
         assert row["drop"] <= 2.0
         assert row["images"] == len(digits.splits["test"])
     config = json.loads((tmp_path / "int8" / "config.json").read_text())["residuum"]["export"]
-    assert config["ranges_from"] == {"data": "digits", "split": "train", "images": 60}
+    assert config["ranges_from"] == {"data": "digits", "split": "train", "images": 60, "unreadable": 0}
     assert config["float_layers"] == ["conv1", "layer3.0"]
     if to == "onnx":
         assert float_layers(exported.file) == {"conv1", "layer3.0.conv1", "layer3.0.conv2"}
+
+
+def test_images_that_give_no_ranges_are_not_counted(
+    classifier: Classifier, digits: DataSet, photos: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("nncf")
+    for image in sorted(photos.glob("*/*.png"))[::8]:
+        image.write_bytes(b"no image")
+    ranges = open_data(str(photos), classes=digits.classes)
+    unreadable = sum(not _is_readable(ranges.splits["train"], index) for index in range(len(ranges.splits["train"])))
+    exported = export(classifier, tmp_path / "int8", "openvino", digits, Int8(ranges, max_drop=100.0))
+    config = json.loads((tmp_path / "int8" / "config.json").read_text())["residuum"]["export"]
+    assert unreadable
+    assert config["ranges_from"]["unreadable"] == unreadable
+    assert config["ranges_from"]["images"] == len(ranges.splits["train"]) - unreadable
+    assert exported.checks["notes"] == [f"{unreadable} images for the ranges could not be read and gave none"]
+
+
+def _is_readable(split: Split, index: int) -> bool:
+    try:
+        split.read(index, 1)
+    except BadImage:
+        return False
+    return True
+
+
+def test_int8_is_not_judged_by_what_its_ranges_or_training_have_seen(
+    classifier: Classifier, digits: DataSet, tmp_path: Path
+) -> None:
+    only = replace(digits, splits={"train": digits.splits["train"]})
+    with pytest.raises(UserError, match=r"judged on the images of 'train' that its ranges come from; .*--data"):
+        export(classifier, tmp_path / "int8", "onnx", only, Int8(only))
+    changed = replace(classifier, provenance={"data": "digits", "fingerprint": "another"})
+    with pytest.raises(UserError, match=r"divided otherwise: .* --val-fraction and --split-seed, .* --data"):
+        export(changed, tmp_path / "int8", "onnx", digits, Int8(digits))
+    exported = export(changed, tmp_path / "fp32", "onnx", digits)
+    assert exported.checks["notes"] == [
+        "digits changed since training or is divided otherwise: the model may have seen the images of 'test'"
+    ]
+    assert any("is divided otherwise" in note for note in checks_tables(exported.checks)[0].notes)
+
+
+def test_int8_that_gives_no_numbers_is_refused(
+    classifier: Classifier, digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(model: onnx.ModelProto, *_: object) -> onnx.ModelProto:
+        bias = next(one for one in model.graph.initializer if one.name == "fc.bias")
+        bias.CopyFrom(onnx.numpy_helper.from_array(np.full(10, np.inf, np.float32), "fc.bias"))
+        return model
+
+    monkeypatch.setattr("residuum.inference.export.quantised", broken)
+    with pytest.raises(UserError, match="int8 gives logits that are no numbers at batch 1"):
+        export(classifier, tmp_path / "int8", "onnx", digits, Int8(digits, max_drop=100.0))
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_few_images_fill_the_largest_batch_and_count_once(
+    classifier: Classifier, digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def watched(exported: Exported, name: str) -> Engine:
+        engine = open_engine(exported, name)
+        return replace(engine, run=lambda images: sizes.append(len(images)) or engine.run(images))
+
+    monkeypatch.setattr(parity, "open_engine", watched)
+    one = replace(digits, splits={"test": SubSplit(digits.splits["test"], np.array([3]))})
+    exported = export(classifier, tmp_path / "out", "torch", one)
+    assert sizes == [1] * 32 + [32]
+    assert [row["images"] for row in exported.checks["parity"]] == [1, 1]
 
 
 def float_layers(file: Path) -> set[str]:
@@ -421,24 +536,3 @@ def test_a_layer_that_there_is_not_is_refused(classifier: Classifier, digits: Da
 def test_int8_of_pytorch_is_refused(classifier: Classifier, digits: DataSet, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="int8 is for onnx and openvino"):
         export(classifier, tmp_path / "int8", "torch", digits, Int8(digits))
-
-
-# What is compared.
-
-
-def test_logits_are_compared_in_what_they_scatter() -> None:
-    reference = np.array([[0.0, 2.0], [4.0, 2.0]], np.float32)
-    row = parity.parity_of("engine", 1, reference + np.array([[0, 0.1], [0, 0]], np.float32), reference)
-    assert row.difference == pytest.approx(0.1 / reference.std(), rel=1e-5)
-    assert row.rms == pytest.approx(0.05 / reference.std(), rel=1e-5)
-    assert row.agreement == 100
-    swapped = parity.parity_of("engine", 1, reference[:, ::-1], reference)
-    assert swapped.agreement == 0
-    for wrong in (np.nan, np.inf):
-        assert parity.parity_of("engine", 1, np.full((2, 2), wrong, np.float32), reference).difference == np.inf
-
-
-def test_images_are_drawn_from_all_of_a_split() -> None:
-    assert parity.evenly(10, 3).tolist() == [0, 4, 9]
-    assert parity.evenly(3, 10).tolist() == [0, 1, 2]
-    assert parity.evenly(1, 5).tolist() == [0]

@@ -19,6 +19,15 @@ from residuum.report.markdown import code, metadata, table_markdown, words
         ("a\n\n# b", "a \\# b"),
         ("\x1b[1m\u202e", " \\[1m "),
         ("\\", "\\\\"),
+        ("see www.evil.com", "see www\\.evil.com"),
+        ("WWW.evil.com", "WWW\\.evil.com"),
+        ("write to ada@evil.com", "write to ada<!-- -->@evil.com"),
+        ("@ada", "\\@ada"),
+        ("- one", "\\- one"),
+        ("---", "\\---"),
+        ("12. one", "12\\. one"),
+        ("-0.5", "-0.5"),
+        ("1.5 points", "1.5 points"),
     ],
 )
 def test_words_mean_nothing_in_markdown(text: str, shown: str) -> None:
@@ -42,6 +51,7 @@ def test_metadata_are_read_as_they_were_given() -> None:
     values = {
         "text": 'a: "b"\n---\n# no',
         "list": ["x", 1, 0.5, True, None],
+        "small and large": [1e-05, 1.5e-07, 1e22, "1e-05"],
         "nest": [{"name": "one", "inner": [{"a": 1, "b": {"c": [1, 2]}}, {"a": 2}]}],
         "mapping": {"split": "test", "é": "ü"},
     }

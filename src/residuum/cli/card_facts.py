@@ -45,6 +45,8 @@ class CardFacts:
     @property
     def data(self) -> str:
         """The data's name."""
+        from residuum.model_config import public_name
+
         return public_name(str(self.classifier.provenance.get("data", "data that are not named")))
 
 
@@ -58,13 +60,3 @@ def facts_of(path: Path, classifier: "Classifier", name: str) -> CardFacts:
         record,
         is_final=path.resolve().name != "best",
     )
-
-
-def public_name(place: str) -> str:
-    """The name of data or weights without where they lie on their owner's disk."""
-    from residuum.data.sources.dataset import SPLIT_NAMES
-
-    if place.startswith(("hf:", "torchvision/", "timm/")):
-        return place
-    parts = Path(place).parts[-2:]
-    return "/".join(parts if parts[-1:] and parts[-1].lower() in SPLIT_NAMES else parts[-1:]) or place

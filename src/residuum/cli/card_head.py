@@ -45,8 +45,9 @@ def head(facts: CardFacts) -> str:
 
 def _data_set(facts: CardFacts) -> str | None:
     """What the Hub calls the data, where it has them."""
-    named = re.fullmatch(r"hf:([^/]+/[^/]+)(/.*)?", facts.data)
-    return named[1] if named else _ON_THE_HUB.get(facts.data)
+    place = str(facts.classifier.provenance.get("data"))  # a folder may be called as a data set is
+    named = re.fullmatch(r"hf:([^/]+/[^/]+)(/.*)?", place)
+    return named[1] if named else _ON_THE_HUB.get(place)
 
 
 def _origin(facts: CardFacts) -> str | None:

@@ -90,7 +90,7 @@ def _calibration(facts: CardFacts) -> Iterator[str]:
     fitted = facts.record.temperature["fitted_on"] if facts.record.temperature else "data that are not recorded"
     yield (
         f"For probabilities the logits are divided by a temperature of {facts.classifier.temperature:.4g}, fitted on "
-        f"{words(fitted)}."
+        f"{words(str(fitted))}."
     )
     split = str(facts.record.split)
     answers = facts.record.calibrated.get(split)

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from residuum.cli.card_facts import CardFacts, public_name
+from residuum.cli.card_facts import CardFacts
 from residuum.cli.compare import cell, flattened
 from residuum.cli.run_records import RunRecord
 from residuum.errors import UserError, counted
+from residuum.model_config import public_name
 from residuum.records import Cell, Table
 from residuum.report.markdown import code, table_markdown, words
 

@@ -1,7 +1,6 @@
 """`residuum export`: a trained model as a folder for an engine to compute, without PyTorch."""
 
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,15 +10,17 @@ from residuum.cli import options
 from residuum.cli.messages import print_notes, printable_table
 from residuum.cli.startup import import_torch
 from residuum.errors import UserError
+from residuum.hub import is_on_hub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from residuum.data.sources import DataSet
     from residuum.inference.exported import Target
     from residuum.weights import Classifier
 
 _INT8 = "In 8-bit integers"
+_OPTIONS = {"count": "calibration-images", "kept": "keep-float"}  # that are called otherwise than what they set
 
 
 class To(StrEnum):
@@ -31,11 +32,13 @@ class To(StrEnum):
     HUB = "hub"
 
 
-_TARGETS: "Mapping[To, Target]" = {To.ONNX: "onnx", To.OPENVINO: "openvino", To.TORCH: "torch"}
-
-
 def export(
-    model: options.TrainedModel,
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="A run folder, its model/ folder, a folder in the Hub layout, or hf:owner/name."
+        ),
+    ],
     to: Annotated[To, typer.Option("--to", metavar="KIND", help="onnx, openvino, torch or hub.")],
     data: Annotated[
         str | None,
@@ -43,7 +46,9 @@ def export(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", metavar="DIR", help="The folder to write; by default MODEL-KIND, beside MODEL."),
+        typer.Option(
+            "-o", "--out", metavar="DIR", help="The folder to write; by default MODEL-KIND, beside MODEL, or here."
+        ),
     ] = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="Quantise weights and activations to 8 bits.", rich_help_panel=_INT8)
@@ -58,11 +63,15 @@ def export(
         ),
     ] = None,
     calibration_images: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--calibration-images", min=1, metavar="N", help="How many of them are taken.", rich_help_panel=_INT8
+            "--calibration-images",
+            min=1,
+            metavar="N",
+            help="How many of them are taken; by default 300.",
+            rich_help_panel=_INT8,
         ),
-    ] = 300,
+    ] = None,
     keep_float: Annotated[
         list[str] | None,
         typer.Option(
@@ -73,14 +82,18 @@ def export(
         ),
     ] = None,
     max_drop: Annotated[
-        float,
+        float | None,
         typer.Option(
-            "--max-drop", min=0.0, metavar="X", help="Points of accuracy that may be lost.", rich_help_panel=_INT8
+            "--max-drop",
+            min=0.0,
+            metavar="X",
+            help="Points of accuracy that may be lost; by default 0.5.",
+            rich_help_panel=_INT8,
         ),
-    ] = 0.5,
+    ] = None,
     root: options.Root = None,
-    val_fraction: options.ValFraction = options.DEFAULT_VAL_FRACTION,
-    split_seed: options.SplitSeed = options.DEFAULT_SPLIT_SEED,
+    val_fraction: options.ModelValFraction = None,
+    split_seed: options.ModelSplitSeed = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Write a model for ONNX Runtime, OpenVINO or PyTorch alone, checked against the run on real images.
@@ -89,10 +102,11 @@ def export(
 
     Example: residuum export runs/photos --to onnx --int8 -o photos-int8
     """
-    _check_arguments(to, int8, calibrate, keep_float)
+    for_int8 = {"count": calibration_images, "kept": tuple(keep_float or ()), "max_drop": max_drop}
+    for_data = {"root": root, "val_fraction": val_fraction, "split_seed": split_seed}
+    _check_arguments(to, int8, {"calibrate": calibrate, **for_int8}, {"data": data, **for_data})
     import_torch()
-    beside = model if model.name not in ("", "..") else model.resolve()
-    folder = out or Path(f"{beside}-{to}{'-int8' if int8 else ''}")
+    folder = out or _folder_of(model, f"{to}-int8" if int8 else to)
     if to is To.HUB:
         _write_for_hub(model, folder, as_json)
         return
@@ -100,29 +114,59 @@ def export(
     from residuum.inference import export as inference
     from residuum.weights import load
 
+    target = _target(to)
+    inference.refuse_request(folder, target, int8)
     classifier = load(model)
-    inference.refuse_others_folder(folder)
-    named = partial(open_data, root=root, classes=classifier.classes, val_fraction=val_fraction, split_seed=split_seed)
+    how_opened = {"classes": classifier.classes} | _given(_division(classifier)) | _given(for_data)
+
+    def named(spec: str) -> "DataSet":
+        return open_data(spec, **how_opened)
+
     tested = _tested_on(classifier, data, calibrate, named)
-    how = None
-    if int8:
-        ranges = named(calibrate) if calibrate else tested
-        how = inference.Int8(ranges, calibration_images, tuple(keep_float or ()), max_drop)
-    print_notes([*tested.notes, *_notes_on(classifier, tested)])
-    found = inference.export(classifier, folder, _TARGETS[to], tested, how)
+    how = inference.Int8(named(calibrate) if calibrate else tested, **_given(for_int8)) if int8 else None
+    print_notes(tested.notes)
+    found = inference.export(classifier, folder, target, tested, how)
     _print(folder, found.checks, as_json)
 
 
-def _check_arguments(to: To, int8: bool, calibrate: str | None, keep_float: list[str] | None) -> None:
+def _check_arguments(to: To, int8: bool, for_int8: "Mapping[str, Any]", for_data: "Mapping[str, Any]") -> None:
     if int8 and to is To.HUB:
         raise UserError("--int8 is for --to onnx and --to openvino: the Hub's folder holds the weights as trained")
-    if int8 and to is To.TORCH:
+    if not int8 and (given := _given(for_int8)):
+        raise UserError(f"{_option(given)} is for --int8; add it, or leave out {_option(given)}")
+    if to is To.HUB and (given := _given(for_data)):
         raise UserError(
-            "--int8 is for --to onnx and --to openvino: PyTorch has no stable form of it; take one of those"
+            f"{_option(given)} is for --to onnx, openvino and torch, which are checked on images; leave it out"
         )
-    if not int8 and (calibrate or keep_float):
-        given = "--calibrate" if calibrate else "--keep-float"
-        raise UserError(f"{given} is for --int8; add it, or leave out {given}")
+
+
+def _given(arguments: "Mapping[str, Any]") -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value not in (None, ())}
+
+
+def _option(given: "Mapping[str, Any]") -> str:
+    name = next(iter(given))
+    return f"--{_OPTIONS.get(name, name.replace('_', '-'))}"
+
+
+def _folder_of(model: Path, kind: str) -> Path:
+    """MODEL-KIND, beside the model; of one on the Hub in the working folder, without owner and revision."""
+    if is_on_hub(model):
+        return Path(f"{Path(str(model).removeprefix('hf:').partition('@')[0]).name}-{kind}")
+    return Path(f"{model if model.name not in ('', '..') else model.resolve()}-{kind}")
+
+
+def _target(to: To) -> "Target":
+    from residuum.inference.exported import TARGETS
+
+    return next(target for target in TARGETS if target == to)
+
+
+def _division(classifier: "Classifier") -> dict[str, Any]:
+    """How the data of its training were divided, as far as it says so."""
+    from residuum.model_config import SPLIT_SEED, VAL_FRACTION
+
+    return {name: classifier.provenance.get(name) for name in (VAL_FRACTION, SPLIT_SEED)}
 
 
 def _write_for_hub(model: Path, folder: Path, as_json: bool) -> None:
@@ -153,13 +197,6 @@ def _tested_on(
         if otherwise is not None:
             return named(otherwise)
         raise UserError(f"the data of its training cannot be opened ({error}); name some with --data") from None
-
-
-def _notes_on(classifier: "Classifier", tested: "DataSet") -> "Iterator[str]":
-    from residuum.inference.calibrate import is_divided_otherwise
-
-    if is_divided_otherwise(classifier, tested):
-        yield f"{tested.spec} changed since training or is divided otherwise: the model may have seen these images"
 
 
 def _print(folder: Path, checks: "Mapping[str, Any]", as_json: bool) -> None:

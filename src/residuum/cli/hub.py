@@ -2,13 +2,9 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from residuum.errors import UserError
 from residuum.files import whole_folder, write_text
-
-if TYPE_CHECKING:
-    from residuum.weights import Classifier
 
 CARD = "README.md"
 
@@ -21,6 +17,7 @@ def write_hub_folder(run: Path, out: Path) -> None:
     """
     from residuum.cli.card_facts import facts_of
     from residuum.cli.model_card import model_card
+    from residuum.model_config import without_places
     from residuum.weights import load, write_model
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -28,14 +25,5 @@ def write_hub_folder(run: Path, out: Path) -> None:
     classifier = load(run)
     facts = facts_of(run, classifier, out.resolve().name)
     with whole_folder(out) as folder:
-        write_model(folder, _without_places(classifier))
+        write_model(folder, replace(classifier, provenance=without_places(classifier.provenance)))
         write_text(folder / CARD, model_card(facts))
-
-
-def _without_places(classifier: "Classifier") -> "Classifier":
-    from residuum.cli.card_facts import public_name
-
-    named = {
-        key: public_name(str(classifier.provenance[key])) for key in ("data", "weights") & classifier.provenance.keys()
-    }
-    return replace(classifier, provenance={**classifier.provenance, **named})

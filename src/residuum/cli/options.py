@@ -22,7 +22,8 @@ Data = Annotated[
 TrainedModel = Annotated[
     Path,
     typer.Argument(
-        metavar="MODEL", help="A run folder, its model/ folder, a folder in the Hub layout, or hf:owner/name."
+        metavar="MODEL",
+        help="A run folder, its model/ folder, a folder in the Hub layout, hf:owner/name, or an export.",
     ),
 ]
 Engine = Annotated[
@@ -64,11 +65,14 @@ AutoResume = Annotated[
 AllowChanges = Annotated[
     bool, typer.Option("--allow-changes", help="Go on although the configuration is not as it was.")
 ]
-ValFraction = Annotated[
-    float,
-    typer.Option("--val-fraction", metavar="F", help="Share kept for validation where the data has no split."),
-]
-SplitSeed = Annotated[int, typer.Option("--split-seed", metavar="N", help="Seed of that split.")]
+_VAL_FRACTION = typer.Option(
+    "--val-fraction", metavar="F", help="Share kept for validation where the data has no split."
+)
+_SPLIT_SEED = typer.Option("--split-seed", metavar="N", help="Seed of that split.")
+ValFraction = Annotated[float, _VAL_FRACTION]
+SplitSeed = Annotated[int, _SPLIT_SEED]
+ModelValFraction = Annotated[float | None, _VAL_FRACTION]
+ModelSplitSeed = Annotated[int | None, _SPLIT_SEED]
 
 Epochs = Annotated[
     int | None, typer.Option("--epochs", metavar="N", help="Passes over the data.", rich_help_panel=_RECIPE)

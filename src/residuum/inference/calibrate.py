@@ -13,6 +13,7 @@ from residuum.evaluation.views import Protocol
 from residuum.hardware import choose_device
 from residuum.inference.evaluate import Panel, check_labels
 from residuum.inference.predictors import Model
+from residuum.model_config import public_name
 from residuum.weights import Classifier
 
 
@@ -65,6 +66,6 @@ def _check_unseen(classifier: Classifier, dataset: DataSet, split: str) -> None:
 
 def is_divided_otherwise(classifier: Model, dataset: DataSet) -> bool:
     """Whether the data that the model was trained on are no longer, or not divided, as they were."""
-    trained_on = classifier.provenance
-    same_place = str(trained_on.get("data")).rstrip("/") == dataset.spec.rstrip("/")
-    return same_place and trained_on.get("fingerprint") != dataset.fingerprint()
+    trained_on, spec = classifier.provenance, dataset.spec.rstrip("/")
+    is_same_place = str(trained_on.get("data")).rstrip("/") in (spec, public_name(spec))  # an export has the name alone
+    return is_same_place and trained_on.get("fingerprint") != dataset.fingerprint()

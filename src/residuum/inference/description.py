@@ -12,6 +12,7 @@ from residuum.records import Cell, Table
 
 _MIB = 2**20
 _CLASSES_NAMED = 10
+_UNIT = "differences in standard deviations of PyTorch's logits in float32 over the images"
 
 
 @dataclass(frozen=True)
@@ -148,16 +149,29 @@ def _text(value: Any) -> str:
 def checks_tables(checks: Mapping[str, Any]) -> list[Table]:
     """What was measured when it was exported: the logits beside PyTorch's and, of int8, the accuracy."""
     where = f"{checks.get('data', 'unknown data')}, {checks.get('split', 'unknown split')}"
+    where += f", {checks['protocol']}" if "protocol" in checks else ""
     found = []
     if rows := _rows(checks.get("parity"), ("engine", "batch", "images", "difference", "rms", "agreement")):
         columns = ("engine", "batch", "images", "largest difference", "rms difference", "same first class [%]")
-        note = "differences in standard deviations of PyTorch's logits in float32"
         exact = tuple((*row[:3], *(_rounded(value) for value in row[3:5]), row[5]) for row in rows)
-        found.append(Table(f"Logits beside PyTorch's on {where}", columns, exact, (note,)))
+        found.append(Table(f"Logits beside PyTorch's on {where}", columns, exact, (_UNIT, *_notes(checks))))
     if rows := _rows(checks.get("worth"), ("engine", "images", "measure", "before", "after", "drop")):
         columns = ("engine", "images", "measure", "fp32 [%]", "int8 [%]", "drop [points]")
-        found.append(Table(f"Accuracy on {where}", columns, rows))
+        found.append(Table(f"Accuracy on {where}", columns, rows, tuple(_of_one_image(rows))))
     return found
+
+
+def _notes(checks: Mapping[str, Any]) -> list[str]:
+    """Of checks from a file, which may hold anything."""
+    notes = checks.get("notes")
+    return [printable(str(note), 200) for note in notes] if isinstance(notes, list) else []
+
+
+def _of_one_image(rows: Sequence[Sequence[Cell]]) -> Iterator[str]:
+    """Few images are to be seen for what they are."""
+    counts = [row[1] for row in rows if row[2] == "top-1 accuracy"]
+    if counts and isinstance(counts[0], int) and counts[0] > 0:
+        yield f"one image is {100 / counts[0]:.2g} points"
 
 
 def _rows(records: Any, keys: Sequence[str]) -> tuple[tuple[Cell, ...], ...]:

@@ -11,15 +11,29 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from residuum.data.sources import DataSet
-from residuum.errors import UserError
+from residuum.data.splits import Split
+from residuum.errors import UserError, counted
+from residuum.evaluation.views import Protocol
 from residuum.files import whole_folder, write_json
+from residuum.inference.calibrate import is_divided_otherwise
 from residuum.inference.engines import import_quietly
-from residuum.inference.exported import FILES, HEAD, Exported, Target, export_folder, read_exported
+from residuum.inference.exported import FILES, HEAD, Exported, Target, read_exported
 from residuum.inference.exported_program import save_program
 from residuum.inference.onnx_graph import describe_in, onnx_graph
-from residuum.inference.parity import check, real_images
+from residuum.inference.parity import check, evenly, real_images
 from residuum.inference.quantise import quantised
-from residuum.model_config import CONFIG, EXPORT, MEAN_IMAGE, SECTION
+from residuum.model_config import (
+    CONFIG,
+    EXPORT,
+    EXPORTED_FILES,
+    MEAN_IMAGE,
+    SECTION,
+    is_export,
+    public_name,
+    refuse_others,
+    without_places,
+    write_mean_image,
+)
 from residuum.weights import Classifier, config_of
 
 
@@ -27,8 +41,8 @@ from residuum.weights import Classifier, config_of
 class Int8:
     """How to quantise: the images whose values give the ranges, the layers that stay in float, what may be lost.
 
-    images: of which `count` are drawn evenly; kept: names of layers, "layer4" for all of a stage; max_drop: of the
-    accuracy, in points.
+    images: of which `count` are drawn evenly, from the training images where there are any; kept: names of layers,
+    "layer4" for all of a stage; max_drop: of the accuracy, in points.
     """
 
     images: DataSet
@@ -36,62 +50,94 @@ class Int8:
     kept: tuple[str, ...] = ()
     max_drop: float = 0.5
 
+    def source(self) -> tuple[str, Split]:
+        """The split whose images give the ranges, with its name: what a model is tested on is better not looked at."""
+        return self.images.held_out("train" if "train" in self.images.splits else None)
+
+
+@dataclass(frozen=True)
+class _Ranges:
+    """The images that give the ranges, (1, C, S, S) float32 each, none without int8; the layers that stay in float."""
+
+    images: Sequence[NDArray[np.float32]] = ()
+    kept: tuple[str, ...] = ()
+
 
 def export(classifier: Classifier, out: Path, to: Target, dataset: DataSet, int8: Int8 | None = None) -> Exported:
     """Write the model to the folder `out` for engines of the kind `to`, in int8 or in float32, and check it.
 
     dataset: the images that it is checked on, opened with the model's classes; with int8 they need their labels. An
-    export that is there already is replaced. The network is left on the CPU, in evaluation mode. Raises UserError for
-    a folder that holds anything else, a network that cannot be exported, and an export that does not give what the
-    network gives: `residuum.inference.parity`.
+    export that is there already is replaced. The network is left on the CPU, in evaluation mode. Where data and weights
+    lie on the disk is left out: of their paths the names are kept. Raises UserError for what `refuse_request` refuses,
+    for int8 that would be judged on images that training or its ranges have seen, for a network that cannot be
+    exported, and for an export that does not give what the network gives: `residuum.inference.parity`.
     """
-    refuse_others_folder(out)
-    if int8 is not None and to == "torch":
-        raise UserError("int8 is for onnx and openvino: PyTorch has no lasting form of it; take one of those")
-    network = replace(classifier, network=classifier.network.cpu().float().eval())
-    number = "fp32" if int8 is None else "int8"
-    config = config_of(classifier)
-    config[SECTION][EXPORT] = {"to": to, "number": number}
+    refuse_request(out, to, int8 is not None)
+    doubts = _doubts(classifier, dataset, int8)
+    public = replace(classifier, provenance=without_places(classifier.provenance))
+    network = replace(public, network=classifier.network.cpu().float().eval())
+    ranges, facts = _ranges(classifier, int8) if int8 is not None else (_Ranges(), {})
+    config = config_of(public)
+    config[SECTION][EXPORT] = {"to": to, "number": "fp32" if int8 is None else "int8", **facts}
     with whole_folder(out) as folder:
-        _write_mean_image(folder, network)
-        _write_model(folder, network, to, config, int8)
+        write_mean_image(folder, classifier.preprocessing)
+        _write_model(folder, network, to, config, ranges)
         write_json(folder / CONFIG, config)
         found = read_exported(folder)
         checks = check(network, found, dataset, int8.max_drop if int8 is not None else 0.0)
-        config[SECTION][EXPORT] |= _facts(int8) | {"checks": checks.record()}
+        config[SECTION][EXPORT]["checks"] = {**checks.record(), "notes": [*doubts, *_left_out(facts)]}
         write_json(folder / CONFIG, config)
     return read_exported(out)
 
 
-def refuse_others_folder(out: Path) -> None:
-    """Raise UserError where an export would replace anything but another export."""
-    if out.is_dir() and any(out.iterdir()) and export_folder(out) != out:
+def refuse_request(out: Path, to: Target, int8: bool) -> None:
+    """Raise UserError where an export would replace anything but another export, and for int8 where there is none."""
+    if int8 and to == "torch":
+        raise UserError("int8 is for onnx and openvino: PyTorch has no form of it that lasts; take one of those")
+    refuse_others(out, (CONFIG, MEAN_IMAGE, *EXPORTED_FILES), "an export", "name another folder with -o DIR")
+    if out.is_dir() and any(out.iterdir()) and not is_export(out):
         raise UserError(f"{out} is a folder of something else, which an export would replace; name another with -o DIR")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; an export is a folder of its own: name it with -o DIR")
 
 
-def _facts(int8: Int8 | None) -> dict[str, Any]:
-    if int8 is None:
-        return {}
-    split, images = _calibrated_on(int8)
-    ranges = {"data": int8.images.spec, "split": split, "images": min(int8.count, len(images))}
-    return {"ranges_from": ranges, "float_layers": [*int8.kept]}
+def _doubts(classifier: Classifier, dataset: DataSet, int8: Int8 | None) -> list[str]:
+    """What makes the images that it is checked on less than held out; refused where accuracy is judged by them."""
+    split = dataset.held_out()[0]
+    if int8 is not None and int8.source()[0] == split and _are_same(int8.images, dataset):
+        raise UserError(
+            f"int8 would be judged on the images of {split!r} that its ranges come from; name labelled images that are "
+            "held out with --data, or others for the ranges with --calibrate"
+        )
+    if not is_divided_otherwise(classifier, dataset):
+        return []
+    name = public_name(dataset.spec)
+    doubt = f"{name} changed since training or is divided otherwise: the model may have seen the images of {split!r}"
+    if int8 is not None:
+        raise UserError(
+            f"{doubt}, on which int8 would be judged; divide it as it was with --val-fraction and --split-seed, or "
+            "name held-out images with --data"
+        )
+    return [doubt]
 
 
-def _calibrated_on(int8: Int8) -> tuple[str, Any]:
-    """Training images, where there are any: what the model is tested on is better not looked at."""
-    return int8.images.held_out("train" if "train" in int8.images.splits else None)
+def _are_same(one: DataSet, other: DataSet) -> bool:
+    return one is other or one.fingerprint() == other.fingerprint()
 
 
-def _write_mean_image(folder: Path, classifier: Classifier) -> None:
-    if (image := classifier.preprocessing.mean_image) is not None:
-        (folder / MEAN_IMAGE).write_bytes(save({"mean_image": image}))
+def _ranges(classifier: Classifier, int8: Int8) -> tuple[_Ranges, dict[str, Any]]:
+    """The images that give the ranges, and what config.json tells of them."""
+    split, images = int8.source()
+    shown = real_images(images, classifier.preprocessing, int8.count)
+    bad = len(evenly(len(images), int8.count)) - len(shown)
+    told = {"data": public_name(int8.images.spec), "split": split, "images": len(shown), "unreadable": bad}
+    return _Ranges([*shown[:, None]], int8.kept), {"ranges_from": told, "float_layers": [*int8.kept]}
 
 
-def _write_model(
-    folder: Path, classifier: Classifier, to: Target, config: Mapping[str, Any], int8: Int8 | None
-) -> None:
+def _left_out(facts: Mapping[str, Any]) -> list[str]:
+    bad = facts.get("ranges_from", {}).get("unreadable", 0)
+    return [f"{counted(bad, 'image')} for the ranges could not be read and gave none"] if bad else []
+
+
+def _write_model(folder: Path, classifier: Classifier, to: Target, config: Mapping[str, Any], ranges: _Ranges) -> None:
     handling = classifier.preprocessing
     shape, file = (handling.channels, handling.size, handling.size), folder / FILES[to]
     if to == "torch":
@@ -100,19 +146,12 @@ def _write_model(
     graph, head = onnx_graph(classifier.network, shape)
     if head is not None:
         (folder / HEAD).write_bytes(save(head._asdict()))
-    images = _images(classifier, int8) if int8 is not None else []
-    kept = int8.kept if int8 is not None else ()
     write = _write_onnx if to == "onnx" else _write_openvino
-    write(file, graph, _told(config), images, kept)
-
-
-def _images(classifier: Classifier, int8: Int8) -> list[NDArray[np.float32]]:
-    every = real_images(_calibrated_on(int8)[1], classifier.preprocessing, int8.count)
-    return [*every[:, None]]
+    write(file, graph, {**_told(config), "protocol": Protocol().name(handling)}, ranges)
 
 
 def _told(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the file says of itself: it may be copied out of its folder."""
+    """What the file says of itself, which may be copied out of its folder; what it is checked to be, it cannot."""
     section = config[SECTION]
     return {
         "author": "residuum",
@@ -123,21 +162,19 @@ def _told(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write_onnx(
-    file: Path, graph: Any, told: Mapping[str, Any], images: Sequence[NDArray[np.float32]], kept: Sequence[str]
-) -> None:
-    model = quantised(graph, images, kept, [node.name for node in graph.graph.node]) if images else graph
+def _write_onnx(file: Path, graph: Any, told: Mapping[str, Any], ranges: _Ranges) -> None:
+    nodes = [node.name for node in graph.graph.node]
+    model = quantised(graph, ranges.images, ranges.kept, nodes) if ranges.images else graph
     describe_in(model, told)
     file.write_bytes(model.SerializeToString())
 
 
-def _write_openvino(
-    file: Path, graph: Any, told: Mapping[str, Any], images: Sequence[NDArray[np.float32]], kept: Sequence[str]
-) -> None:
+def _write_openvino(file: Path, graph: Any, told: Mapping[str, Any], ranges: _Ranges) -> None:
     openvino = import_quietly("openvino")
     model = openvino.Core().read_model(graph.SerializeToString())
-    if images:
-        model = quantised(model, images, kept, [node.get_friendly_name() for node in model.get_ops()])
+    if ranges.images:
+        nodes = [node.get_friendly_name() for node in model.get_ops()]
+        model = quantised(model, ranges.images, ranges.kept, nodes)
     for key, value in told.items():
         model.set_rt_info(value if isinstance(value, str) else json.dumps(value), ["residuum", key])
     openvino.save_model(model, file, compress_to_fp16=False)

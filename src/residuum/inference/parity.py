@@ -18,20 +18,24 @@ from residuum.data.sources import DataSet
 from residuum.data.splits import Split, SubSplit
 from residuum.errors import UserError
 from residuum.evaluation.evaluate import predictor
+from residuum.evaluation.views import Protocol
 from residuum.inference.engines import Engine, Name, engines_at_hand, open_engine
 from residuum.inference.evaluate import measure
 from residuum.inference.exported import Exported, read_head
 from residuum.inference.predictors import Model
+from residuum.model_config import public_name
 from residuum.weights import Classifier
 
 TOLERANCE = 1e-3
-"""By how much a logit may differ at most, in standard deviations of the logits.
+"""By how much a logit may differ at most, in standard deviations of the logits over the images.
 
 float32 in another order of summation gives some 1e-6, through a thousand layers 1e-4. Folding, padding, an operator or
 the order of channels gone wrong gives 1e-2 and more. And two classes must lie within twice of it to change places.
 """
 _ROUNDINGS, _MOST = 4.0, 1e-2
 """Of a network that makes more of a rounding: so many times what PyTorch's own do in it, but never more than that."""
+_CONSTANT = 1e-4
+"""Share of their size by which logits at least differ between images, where that is more than roundings."""
 BATCHES = (1, 32)
 IMAGES = 64
 MOST_JUDGED = 5000
@@ -46,8 +50,9 @@ _Numbers = NDArray[Any]
 class Parity:
     """One engine at one batch size beside PyTorch in float32, on the same images.
 
-    difference: the largest of a logit; rms: the root of the mean square; both in standard deviations of PyTorch's
-    logits. agreement: share of the images with the same first class, in %.
+    images: how many distinct ones. difference: the largest of a logit; rms: the root of the mean square; both in
+    standard deviations of PyTorch's logits over the images. agreement: share of the images with the same first class,
+    in %.
     """
 
     engine: str
@@ -75,10 +80,11 @@ class Worth:
 
 @dataclass(frozen=True)
 class Checks:
-    """What was measured of an export: on which data and split, by every engine at hand; worth: of int8."""
+    """What was measured of an export: on which data and split, seen how, by every engine at hand; worth: of int8."""
 
     data: str
     split: str
+    protocol: str
     parity: tuple[Parity, ...]
     worth: tuple[Worth, ...] = ()
 
@@ -99,11 +105,12 @@ def check(classifier: Classifier, exported: Exported, dataset: DataSet, max_drop
     shown = real_images(images, classifier.preprocessing, IMAGES)
     reference = _Reference(classifier.network, shown)
     engines = {name: open_engine(exported, name) for name in engines_at_hand(exported)}
-    parity = [row for engine in engines.values() for row in _compared(exported, engine, shown, reference)]
+    parity = [row for engine in engines.values() for row in _compared(exported, engine, reference)]
     worth = _worth(classifier, exported, engines, dataset, split) if exported.number == "int8" else []
     if lost := [one for one in worth if not one.drop <= max_drop]:
         raise _too_much_lost(max(lost, key=lambda one: one.drop), max_drop)
-    return Checks(dataset.spec, split, tuple(parity), tuple(worth))
+    protocol = Protocol().name(classifier.preprocessing)
+    return Checks(public_name(dataset.spec), split, protocol, tuple(parity), tuple(worth))
 
 
 def real_images(split: Split, handling: Preprocessing, count: int) -> Images:
@@ -132,18 +139,25 @@ def _view(split: Split, index: int, handling: Preprocessing) -> Iterator[NDArray
 class _Reference:
     """What PyTorch gives on the CPU, without the temperature, and how far from it an export may be.
 
-    Raises UserError for a network whose own logits are no numbers.
+    images: those given, repeated where they do not fill the largest batch; distinct: how many they are. Raises
+    UserError for a network whose own logits are no numbers.
     """
 
     def __init__(self, network: nn.Module, images: Images) -> None:
-        self._network, self._images = network, images
-        self.logits = _logits(network, images)
+        self.distinct = len(images)
+        self.images = images[np.arange(max(len(images), *BATCHES)) % len(images)]
+        self._network = network
+        self.logits = _logits(network, self.images)
         if not np.isfinite(self.logits).all():
             raise UserError("the network's own logits are no numbers on some of the images; train it again")
 
     @cached_property
     def allowed(self) -> float:
-        return allowed_difference(self._network, self._images, self.logits)
+        return allowed_difference(self._network, self.images, self.logits)
+
+    def beside(self, engine: str, batch: int, logits: Logits) -> Parity:
+        """What an engine gives of the same images."""
+        return replace(parity_of(engine, batch, logits, self.logits), images=self.distinct)
 
     def is_met(self, row: Parity) -> bool:
         """Whether what is computed in float32 is this network."""
@@ -170,15 +184,17 @@ def _batches(images: _Numbers, size: int) -> Iterator[_Numbers]:
     return (images[start : start + size] for start in range(0, len(images), size))
 
 
-def _compared(exported: Exported, engine: Engine, images: Images, reference: _Reference) -> Iterator[Parity]:
+def _compared(exported: Exported, engine: Engine, reference: _Reference) -> Iterator[Parity]:
     for size in BATCHES:
-        logits = np.concatenate([engine(part) for part in _batches(images, size)])
-        row = parity_of(engine.words, size, logits, reference.logits)
+        logits = np.concatenate([engine(part) for part in _batches(reference.images, size)])
+        row = reference.beside(engine.words, size, logits)
         if exported.number == "fp32" and not reference.is_met(row):
             raise _other_logits(row, reference.allowed)
+        if not math.isfinite(row.difference):
+            raise _no_numbers(row)
         yield row
     if engine.features is not None and exported.number == "fp32":
-        _check_features(exported, engine, images, reference)
+        _check_features(exported, engine, reference)
 
 
 def parity_of(engine: str, batch: int, logits: Logits, reference: Logits) -> Parity:
@@ -192,17 +208,20 @@ def parity_of(engine: str, batch: int, logits: Logits, reference: Logits) -> Par
 
 
 def spread(logits: Logits) -> float:
-    """What differences are measured in: the standard deviation of all logits; where all are one, their size."""
-    return float(logits.std(dtype=np.float64)) or float(np.abs(logits).max()) or 1.0
+    """What differences are measured in: the standard deviation of a logit over the images, the classes' root mean
+    square. Where logits are the same for all images, that of all logits, and where all are one, their size.
+    """
+    size, over_images = float(np.abs(logits).max()), math.sqrt(float(logits.var(axis=0, dtype=np.float64).mean()))
+    return over_images if over_images > _CONSTANT * size else float(logits.std(dtype=np.float64)) or size or 1.0
 
 
-def _check_features(exported: Exported, engine: Engine, images: Images, reference: _Reference) -> None:
+def _check_features(exported: Exported, engine: Engine, reference: _Reference) -> None:
     """The mean of what is drawn as activation maps must be the logits."""
     head = read_head(exported)
     assert engine.features is not None
     assert head is not None
-    _, features = engine.features(images)
-    row = parity_of(engine.words, len(images), features.mean(axis=(2, 3)) @ head[0].T + head[1], reference.logits)
+    _, features = engine.features(reference.images)
+    row = reference.beside(engine.words, len(features), features.mean(axis=(2, 3)) @ head[0].T + head[1])
     if not reference.is_met(row):
         raise _other_logits(row, reference.allowed, " from its features")
 
@@ -212,6 +231,13 @@ def _other_logits(row: Parity, allowed: float, what: str = "") -> UserError:
         f"the export is not the network: {row.engine} gives other logits{what} than PyTorch at batch {row.batch}, "
         f"{row.difference:.2g} of their standard deviation apart (allowed: {allowed:.2g}; the same first class for "
         f"{row.agreement:.1f} % of {row.images} images); nothing was written: try another --to"
+    )
+
+
+def _no_numbers(row: Parity) -> UserError:
+    return UserError(
+        f"int8 gives logits that are no numbers at batch {row.batch} ({row.engine}); nothing was written: keep layers "
+        "in float, first of all the first and the last (--keep-float conv1 --keep-float fc), or leave out --int8"
     )
 
 

@@ -8,13 +8,16 @@ from typing import Any
 from residuum.records import Table
 from residuum.report.cells import cell_texts, numeric_columns
 
-_MEANS_SOMETHING = re.compile(r"([\\`*{}\[\]<>#|~&$@]|:(?=\S)|(?<![^\W_])_|_(?![^\W_]))")
+_MEANS_SOMETHING = re.compile(r"([\\`*{}\[\]<>#|~&$@]|:(?=\S)|(?<![^\W_])_|_(?![^\W_])|(?<=[Ww]{3})\.)")
+_ADDRESS = re.compile(r"(?<=[\w.+-])\\@(?=\w)")  # is a link in spite of the backslash
+_STARTS_LIST = re.compile(r"^(\s*\d*)([-+.)])(?=[\s-])")
 _INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
 
 
 def words(text: str) -> str:
     """Foreign text as words of a sentence: no markup, link, entity or line of its own."""
-    return _MEANS_SOMETHING.sub(r"\\\1", _INVISIBLE.sub(" ", text))
+    shown = _ADDRESS.sub("<!-- -->@", _MEANS_SOMETHING.sub(r"\\\1", _INVISIBLE.sub(" ", text)))
+    return _STARTS_LIST.sub(r"\1\\\2", shown)
 
 
 def code(text: str) -> str:
@@ -44,13 +47,19 @@ def metadata(values: Mapping[str, Any], remark: str = "") -> str:
     return "\n".join(["---", *lines, *_yaml(values), "---"])
 
 
+def _scalar(value: object) -> str:
+    """As JSON has it, but 1e-05 is 1.0e-05: without a point YAML reads text."""
+    text = json.dumps(value)
+    return text.replace("e", ".0e") if isinstance(value, float) and "e" in text and "." not in text else text
+
+
 def _yaml(value: Mapping[str, Any] | Sequence[Any]) -> list[str]:
     pairs = value.items() if isinstance(value, Mapping) else [("-", one) for one in value]
     lines: list[str] = []
     for key, one in pairs:
         start = key if key == "-" else f"{key}:"
         if not isinstance(one, (Mapping, list, tuple)):
-            lines.append(f"{start} {json.dumps(one)}")
+            lines.append(f"{start} {_scalar(one)}")
             continue
         inner = [f"  {line}" for line in _yaml(one)]
         lines += [f"- {inner[0][2:]}", *inner[1:]] if key == "-" else [start, *inner]

@@ -13,6 +13,7 @@ from residuum.evaluation.published import Published, published_on
 from residuum.evaluation.scores import Evaluation, evaluation_of, in_full
 from residuum.evaluation.views import Predict, Protocol
 from residuum.hardware import autocast, versions
+from residuum.model_config import SPLIT_SEED, VAL_FRACTION
 from residuum.training.bn_statistics import recompute_bn
 from residuum.training.context import Context
 from residuum.training.interruption import Interrupted
@@ -126,6 +127,7 @@ def classifier(
         "precision": run.precision,
         "data": dataset.spec,
         "fingerprint": context.fingerprint,
+        **dict(zip((VAL_FRACTION, SPLIT_SEED), dataset.drawn or (), strict=False)),
         "versions": versions(),
         "exact": context.claims_exactness,
         "scores": dict(scores or {}),

@@ -52,11 +52,12 @@ def assemble(
             labels, remarks = _match(name, reading.splits[name], reference)
             splits[name] = replace(reading.splits[name].split, labels=labels)
             notes += remarks
+    drawn = (val_fraction, split_seed) if UNDIVIDED in splits else None
     if UNDIVIDED in splits:
         # Drawn on the data's own labels, so that another class list does not draw another split.
         splits, remarks = _draw(splits[UNDIVIDED], reading.splits[UNDIVIDED], val_fraction, split_seed)
         notes += remarks
-    return DataSet(spec, reference, splits, reading.multi_label, tuple(notes))
+    return DataSet(spec, reference, splits, reading.multi_label, tuple(notes), drawn)
 
 
 def _refuse_strangers(spec: str, theirs: tuple[str, ...], reference: tuple[str, ...]) -> None:

@@ -25,7 +25,8 @@ class DataSet:
     """Splits ("train", "val", "test", those there are) whose labels index one class list.
 
     The class list is training's, or a model's where one was given. `notes` are sentences about what a reader
-    should know: a split drawn, classes that one split lacks or that the list does not have.
+    should know: a split drawn, classes that one split lacks or that the list does not have. drawn: share and seed of
+    the validation split, where it was drawn.
     """
 
     spec: str
@@ -33,6 +34,7 @@ class DataSet:
     splits: dict[str, Split]
     multi_label: bool
     notes: tuple[str, ...] = ()
+    drawn: tuple[float, int] | None = None
 
     @property
     def train(self) -> Split:
