@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from residuum.data.sources import DataSet
-from residuum.errors import UserError
+from residuum.errors import UserError, missing_extra
 from residuum.files import whole_folder, write_json
-from residuum.inference.engines import import_quietly
+from residuum.inference.engines import RUN_BY, import_quietly
 from residuum.inference.exported import FILES, HEAD, Exported, Target, export_folder, read_exported
 from residuum.inference.exported_program import save_program
 from residuum.inference.onnx_graph import describe_in, onnx_graph
 from residuum.inference.parity import check, real_images
-from residuum.inference.quantise import quantised
+from residuum.inference.quantise import check_layers, quantised
 from residuum.model_config import CONFIG, EXPORT, MEAN_IMAGE, SECTION
 from residuum.weights import Classifier, config_of
 
@@ -46,6 +47,7 @@ def export(classifier: Classifier, out: Path, to: Target, dataset: DataSet, int8
     network gives: `residuum.inference.parity`.
     """
     refuse_others_folder(out)
+    _require_packages(to, int8 is not None)
     if int8 is not None and to == "torch":
         raise UserError("int8 is for onnx and openvino: PyTorch has no lasting form of it; take one of those")
     network = replace(classifier, network=classifier.network.cpu().float().eval())
@@ -69,6 +71,15 @@ def refuse_others_folder(out: Path) -> None:
         raise UserError(f"{out} is a folder of something else, which an export would replace; name another with -o DIR")
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; an export is a folder of its own: name it with -o DIR")
+
+
+def _require_packages(to: Target, int8: bool) -> None:
+    """Before any work. To check what was written one engine is enough."""
+    needed = {"onnx": ("onnx", "onnxscript"), "openvino": ("onnx", "onnxscript", "openvino"), "torch": ()}
+    engines = RUN_BY[to] if not any(map(find_spec, RUN_BY[to])) else ()
+    for package in (*needed[to], *(("nncf",) if int8 else ()), *engines):
+        if not find_spec(package):
+            raise missing_extra(package, "export", "int8" if package == "nncf" else f"an export to {to}")
 
 
 def _facts(int8: Int8 | None) -> dict[str, Any]:
@@ -100,6 +111,8 @@ def _write_model(
     graph, head = onnx_graph(classifier.network, shape)
     if head is not None:
         (folder / HEAD).write_bytes(save(head._asdict()))
+    if int8 is not None:
+        check_layers(int8.kept, [node.name for node in graph.graph.node])
     images = _images(classifier, int8) if int8 is not None else []
     kept = int8.kept if int8 is not None else ()
     write = _write_onnx if to == "onnx" else _write_openvino
@@ -126,7 +139,7 @@ def _told(config: Mapping[str, Any]) -> dict[str, Any]:
 def _write_onnx(
     file: Path, graph: Any, told: Mapping[str, Any], images: Sequence[NDArray[np.float32]], kept: Sequence[str]
 ) -> None:
-    model = quantised(graph, images, kept, [node.name for node in graph.graph.node]) if images else graph
+    model = quantised(graph, images, kept) if images else graph
     describe_in(model, told)
     file.write_bytes(model.SerializeToString())
 
@@ -134,10 +147,10 @@ def _write_onnx(
 def _write_openvino(
     file: Path, graph: Any, told: Mapping[str, Any], images: Sequence[NDArray[np.float32]], kept: Sequence[str]
 ) -> None:
-    openvino = import_quietly("openvino")
+    openvino = import_quietly("openvino", "an export to openvino")
     model = openvino.Core().read_model(graph.SerializeToString())
     if images:
-        model = quantised(model, images, kept, [node.get_friendly_name() for node in model.get_ops()])
+        model = quantised(model, images, kept)
     for key, value in told.items():
         model.set_rt_info(value if isinstance(value, str) else json.dumps(value), ["residuum", key])
     openvino.save_model(model, file, compress_to_fp16=False)
