@@ -38,7 +38,7 @@ from residuum.weights import Classifier, load, save_model
 pytest.importorskip("onnxscript")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
-pytest.importorskip("openvino")
+openvino = pytest.importorskip("openvino")
 
 ROOM = 1e-5
 
@@ -397,8 +397,8 @@ def test_int8_keeps_the_accuracy_and_says_so(to: str, classifier: Classifier, di
     config = json.loads((tmp_path / "int8" / "config.json").read_text())["residuum"]["export"]
     assert config["ranges_from"] == {"data": "digits", "split": "train", "images": 60}
     assert config["float_layers"] == ["conv1", "layer3.0"]
-    if to == "onnx":
-        assert float_layers(exported.file) == {"conv1", "layer3.0.conv1", "layer3.0.conv2"}
+    find = float_layers if to == "onnx" else float_layers_of_openvino
+    assert find(exported.file) == {"conv1", "layer3.0.conv1", "layer3.0.conv2"}
 
 
 def float_layers(file: Path) -> set[str]:
@@ -407,6 +407,20 @@ def float_layers(file: Path) -> set[str]:
     made_by = {name: node.op_type for node in model.graph.node for name in node.output}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     return {node.name.partition("/")[0] for node in convolutions if made_by.get(node.input[1]) != "DequantizeLinear"}
+
+
+def float_layers_of_openvino(file: Path) -> set[str]:
+    """The convolutions whose weights are not 8-bit integers, nor their inputs quantised."""
+    layers = [node for node in openvino.Core().read_model(file).get_ops() if node.get_type_name() == "Convolution"]
+    sources = {
+        layer.get_friendly_name(): [side.get_node().get_type_name() for side in layer.input_values()]
+        for layer in layers
+    }
+    return {
+        name.partition("/")[0]
+        for name, (images, weights) in sources.items()
+        if images != "FakeQuantize" and weights == "Constant"
+    }
 
 
 def test_int8_that_loses_too_much_is_refused_with_the_way_out(

@@ -36,12 +36,12 @@ _ATEN = (
     "chunk.default clone.default constant_pad_nd.default contiguous.default conv1d.default conv2d.default div.Tensor "
     "div_.Tensor dropout.default dropout_.default eq.Scalar expand.default expand_as.default fill_.Scalar "
     "flatten.using_ints gelu.default group_norm.default hardsigmoid.default hardswish.default hardswish_.default "
-    "hardtanh.default hardtanh_.default index.Tensor layer_norm.default lift_fresh_copy.default linear.default "
-    "masked_fill.Scalar matmul.default max_pool2d.default mean.dim mul.Tensor mul_.Tensor ne.Scalar new_zeros.default "
-    "pad.default permute.default relu.default relu_.default reshape.default roll.default rsub.Scalar "
-    "scaled_dot_product_attention.default select.int sigmoid.default sigmoid_.default silu.default silu_.default "
-    "slice.Tensor softmax.int split.Tensor squeeze.dim sub.Tensor sym_size.int tanh.default transpose.int unbind.int "
-    "unflatten.int unsqueeze.default view.default"
+    "hardtanh.default hardtanh_.default index.Tensor index_select.default layer_norm.default lift_fresh_copy.default "
+    "linear.default masked_fill.Scalar matmul.default max_pool2d.default mean.dim mul.Tensor mul_.Tensor ne.Scalar "
+    "new_zeros.default pad.default permute.default relu.default relu_.default reshape.default roll.default "
+    "rsub.Scalar scaled_dot_product_attention.default select.int sigmoid.default sigmoid_.default silu.default "
+    "silu_.default slice.Tensor softmax.int split.Tensor squeeze.dim sub.Tensor sym_size.int tanh.default "
+    "transpose.int unbind.int unflatten.int unsqueeze.default view.default"
 )
 """What networks for images are made of. Not all of ATen: it can also map and overwrite files."""
 _FUNCTIONS = re.compile(
