@@ -1,5 +1,6 @@
 # make quickstart   install into .venv, then train, evaluate and predict on real handwritten digits
 # make test         the whole test suite
+# make deep-exports  the networks of more than 60 layers exported and compared, some ten minutes
 # make check        format, lint and types
 # make docs         the documentation, built strictly into site/
 # make torture      N runs killed at random, resumed, compared byte for byte (N=200)
@@ -16,7 +17,7 @@ QUICKSTART := runs/quickstart
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test check format docs torture fuzz clean
+.PHONY: help quickstart test deep-exports check format docs torture fuzz clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -39,6 +40,9 @@ quickstart: .venv/installed
 
 test: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+deep-exports: .venv/installed-dev
+	RESIDUUM_DEEP_EXPORTS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/contract/test_export_contract.py -k deep
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .

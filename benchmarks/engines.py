@@ -197,7 +197,7 @@ def by_engine(options: argparse.Namespace, batch: int, folder: Path, name: str, 
 
 def by_openvino_bf16(options: argparse.Namespace, batch: int, folder: Path) -> Work:
     """Not what residuum offers, whose float32 is float32: what OpenVINO does with it unless told otherwise."""
-    core = import_quietly("openvino").Core()
+    core = import_quietly("openvino", "this benchmark").Core()
     settings = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
     model = core.compile_model(folder / "openvino-fp32" / "model.xml", "CPU", settings)
     return partial(model, {"images": images(options, batch)})

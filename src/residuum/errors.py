@@ -2,7 +2,8 @@
 
 import errno
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 _COMMANDS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -35,6 +36,20 @@ def unknown_name(kind: str, got: str, allowed: Iterable[str], hint: str = "") ->
 def missing_extra(package: str, extra: str, purpose: str) -> UserError:
     """An error for an optional dependency that is not installed, with the line that installs it."""
     return UserError(f"{purpose} needs {package}, which is not installed; run: pip install 'residuum[{extra}]'")
+
+
+@contextmanager
+def torch_needed(what: str) -> Iterator[None]:
+    """Raises UserError where the block imports PyTorch and it is not installed; `what` needs it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise UserError(
+            f"{what} needs PyTorch, which is not installed; install it (pip install torch), or export the run to onnx "
+            "where it is and use the export"
+        ) from None
 
 
 def counted(number: int, noun: str) -> str:

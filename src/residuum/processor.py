@@ -15,6 +15,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def own_cores() -> int:
+    """This process's share of them, where torchrun has started several on one machine."""
+    return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 @cache
 def int8_instructions() -> str | None:
     """What the processor multiplies 8-bit integers with, such as "AVX-512 VNNI"; None: nothing, or it is not known."""

@@ -2,9 +2,13 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+import warnings
 import zipfile
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +24,7 @@ from residuum.data.sources import DataSet, open_data
 from residuum.data.splits import Split, SubSplit
 from residuum.errors import UserError
 from residuum.inference import engines, parity
+from residuum.inference import export as exporting
 from residuum.inference.calibrate import is_divided_otherwise
 from residuum.inference.deployed import deploy
 from residuum.inference.description import checks_tables
@@ -27,16 +32,18 @@ from residuum.inference.engines import Engine, engines_at_hand, open_engine
 from residuum.inference.evaluate import measure
 from residuum.inference.export import Int8, export
 from residuum.inference.exported import BESIDE, FILES, HEAD, Exported, export_folder, read_exported, read_head
+from residuum.inference.exported_program import save_program
 from residuum.inference.predictors import open_model
 from residuum.model_config import EXPORTED_FILES
 from residuum.models.catalogue import create_model
 from residuum.pretrained import load_weights
+from residuum.processor import own_cores
 from residuum.weights import Classifier, load, save_model
 
 pytest.importorskip("onnxscript")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
-pytest.importorskip("openvino")
+openvino = pytest.importorskip("openvino")
 
 ROOM = 1e-5
 
@@ -434,8 +441,8 @@ def test_int8_keeps_the_accuracy_and_says_so(to: str, classifier: Classifier, di
     config = json.loads((tmp_path / "int8" / "config.json").read_text())["residuum"]["export"]
     assert config["ranges_from"] == {"data": "digits", "split": "train", "images": 60, "unreadable": 0}
     assert config["float_layers"] == ["conv1", "layer3.0"]
-    if to == "onnx":
-        assert float_layers(exported.file) == {"conv1", "layer3.0.conv1", "layer3.0.conv2"}
+    find = float_layers if to == "onnx" else float_layers_of_openvino
+    assert find(exported.file) == {"conv1", "layer3.0.conv1", "layer3.0.conv2"}
 
 
 def test_images_that_give_no_ranges_are_not_counted(
@@ -516,6 +523,20 @@ def float_layers(file: Path) -> set[str]:
     return {node.name.partition("/")[0] for node in convolutions if made_by.get(node.input[1]) != "DequantizeLinear"}
 
 
+def float_layers_of_openvino(file: Path) -> set[str]:
+    """The convolutions whose weights are not 8-bit integers, nor their inputs quantised."""
+    layers = [node for node in openvino.Core().read_model(file).get_ops() if node.get_type_name() == "Convolution"]
+    sources = {
+        layer.get_friendly_name(): [side.get_node().get_type_name() for side in layer.input_values()]
+        for layer in layers
+    }
+    return {
+        name.partition("/")[0]
+        for name, (images, weights) in sources.items()
+        if images != "FakeQuantize" and weights == "Constant"
+    }
+
+
 def test_int8_that_loses_too_much_is_refused_with_the_way_out(
     classifier: Classifier, digits: DataSet, tmp_path: Path
 ) -> None:
@@ -536,3 +557,220 @@ def test_a_layer_that_there_is_not_is_refused(classifier: Classifier, digits: Da
 def test_int8_of_pytorch_is_refused(classifier: Classifier, digits: DataSet, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="int8 is for onnx and openvino"):
         export(classifier, tmp_path / "int8", "torch", digits, Int8(digits))
+
+
+# From strangers.
+
+
+def changed(exported: Exported, folder: Path, change: Callable[[str], str]) -> Exported:
+    """A copy of an export to torch whose graph is another; `change` must find what it replaces."""
+    file = folder / "model.pt2"
+    with zipfile.ZipFile(exported.file) as old, zipfile.ZipFile(file, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name.endswith("models/model.json"):
+                content, before = change(content.decode()).encode(), content
+                assert content != before
+            new.writestr(name, content)
+    return replace(exported, file=file)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("torch.ops.aten.relu_.default", "torch.ops.aten.from_file.default"),
+        ('"guards_code": []', '"guards_code": ["exit()"]'),
+        ('"builtins.dict"', '"collections.defaultdict"'),
+        ('"forward_arg_names": ["images"]', '"forward_arg_names": ["images=exit()"]'),
+        ('"name": "images"', '"name": "images=exit()"'),
+        ('"images": {', '"images=exit()": {'),
+    ],
+)
+def test_a_program_is_opened_only_with_operators_and_names_of_networks(
+    old: str, new: str, exports: dict[str, Exported], tmp_path: Path
+) -> None:
+    hostile = changed(exports["torch"], tmp_path, lambda text: text.replace(old, new).replace(quoted(old), quoted(new)))
+    with pytest.raises(UserError, match="which could run code and is not opened"):
+        open_engine(hostile)
+
+
+def quoted(text: str) -> str:
+    """As it stands in a text within JSON."""
+    return text.replace('"', '\\"')
+
+
+def test_what_is_checked_is_what_is_read_where_an_archive_has_two_of_a_name(
+    exports: dict[str, Exported], images: np.ndarray, tmp_path: Path
+) -> None:
+    exported, written = exports["torch"], tmp_path / "written"
+    code = f"__import__('pathlib').Path('{written}').write_text('x')"
+    hostile = changed(exported, tmp_path, lambda text: re.sub(r"Symbol\('\w+', [^)]*\)", code, text, count=1))
+    with zipfile.ZipFile(hostile.file) as old, zipfile.ZipFile(exported.file) as harmless:
+        entries = {name: old.read(name) for name in old.namelist()}
+        graph = next(name for name in entries if name.endswith("models/model.json"))
+        for first in (graph, graph.capitalize()):
+            with zipfile.ZipFile(tmp_path / "twice.pt2", "w") as new, warnings.catch_warnings(action="ignore"):
+                for name in (first, first):
+                    new.writestr(name, entries[graph])
+                for name in entries:
+                    new.writestr(name, harmless.read(name) if name == graph else entries[name])
+            with suppress(UserError):
+                found = open_engine(replace(exported, file=tmp_path / "twice.pt2"))(images)
+                assert np.array_equal(found, open_engine(exported)(images))
+            assert not written.exists()
+
+
+def test_a_network_of_operators_that_are_not_opened_again_is_not_exported(tmp_path: Path) -> None:
+    class Sums(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.cumsum(dim=1)
+
+    with pytest.raises(UserError, match=r"computes aten\.cumsum\.default, which no export to torch has"):
+        save_program(Sums().eval(), (3, 4, 4), tmp_path / "model.pt2")
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_data_outside_the_folder_are_not_read(name: str, exports: dict[str, Exported], tmp_path: Path) -> None:
+    (tmp_path / "export").mkdir()
+    model = onnx.load(exports["onnx"].file)
+    file = tmp_path / "export" / "model.onnx"
+    onnx.save(model, file, save_as_external_data=True, location="weights.bin")
+    open_engine(replace(exports["onnx"], file=file), name)
+    (tmp_path / "export" / "weights.bin").rename(tmp_path / "weights.bin")
+    file.write_bytes(file.read_bytes().replace(b"\x0bweights.bin", b"\x0e../weights.bin"))
+    with pytest.raises(UserError, match="cannot be opened"):
+        open_engine(replace(exports["onnx"], file=file), name)
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino", "torch"])
+def test_a_file_without_its_folder_is_named_with_what_it_needs(
+    target: str, exports: dict[str, Exported], tmp_path: Path
+) -> None:
+    file = Path(shutil.copy(exports[target].file, tmp_path))
+    for use in (export_folder, open_model, deploy):
+        with pytest.raises(UserError, match=rf"{file} is a part of an export: it needs the config\.json"):
+            use(file)
+
+
+# What computes.
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_an_engine_that_fails_while_it_computes_says_so_in_one_line(
+    name: str, exports: dict[str, Exported], images: np.ndarray, tmp_path: Path
+) -> None:
+    shape = (1, images[0].size)
+    nodes = [
+        onnx.helper.make_node("Reshape", ["images", "shape"], ["row"]),
+        onnx.helper.make_node("MatMul", ["row", "weight"], ["logits"]),
+    ]
+    ends = [("images", ["batch", *images.shape[1:]]), ("logits", ["batch", 10])]
+    given, found = ([onnx.helper.make_tensor_value_info(end, onnx.TensorProto.FLOAT, sides)] for end, sides in ends)
+    constants = {"shape": np.array(shape, np.int64), "weight": np.zeros((shape[1], 10), np.float32)}
+    held = [onnx.numpy_helper.from_array(value, key) for key, value in constants.items()]
+    graph = onnx.helper.make_graph(nodes, "fixed", given, found, held)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    engine = open_engine(replace(exports["onnx"], file=tmp_path / "model.onnx"), name)
+    assert engine(images[:1]).shape == (1, 10)
+    with pytest.raises(UserError, match=rf"model\.onnx cannot be computed by {name} \(.*\); copy it again") as refusal:
+        engine(images[:3])
+    assert "\n" not in str(refusal.value)
+
+
+def test_want_of_memory_is_told_as_such(exports: dict[str, Exported], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: object) -> np.ndarray:
+        raise MemoryError
+
+    monkeypatch.setattr(engines, "_OPEN", {"onnxruntime": lambda _: engines.Engine("full", full, full)})
+    engine = open_engine(exports["onnx"], "onnxruntime")
+    assert engine.features is not None
+    for use in (engine, engine.features):
+        with pytest.raises(MemoryError):
+            use(np.zeros((1, 1, 8, 8), np.float32))
+
+
+def test_a_device_or_a_precision_is_refused_for_an_export_alone(exports: dict[str, Exported], digits: DataSet) -> None:
+    folder, exported = exports["onnx"].file.parent, exports["onnx"]
+    for choice in ({"device": "cuda"}, {"precision": "bf16"}):
+        with pytest.raises(UserError, match=rf"--{next(iter(choice))} \w+ is for runs: .* leave it out"):
+            deploy(folder, **choice)
+    with pytest.raises(UserError, match="--precision bf16 is for runs"):
+        measure([exported, exported], digits, device="cpu", precision="bf16")
+    deploy(folder, device="cpu", precision="fp32")
+
+
+def test_each_export_is_measured_by_its_own_engine(exports: dict[str, Exported], digits: DataSet) -> None:
+    seen: list[str] = []
+
+    def watched(name: str) -> engines.Engine:
+        engine = open_engine(exports["onnx"], name)
+        return replace(engine, run=lambda images: seen.append(name) or engine(images))
+
+    measure([exports["onnx"]] * 2, digits, engines=[watched("openvino"), watched("onnxruntime")], workers=0)
+    assert set(seen) == {"openvino", "onnxruntime"}
+
+
+def test_processes_of_one_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("residuum.processor.cores", lambda: 8)
+    for processes, own in (("1", 8), ("3", 2), ("16", 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        assert own_cores() == own
+
+
+# What is not installed.
+
+WITHOUT_TORCH = """
+import sys
+
+class Without:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Without())
+"""
+
+
+@pytest.mark.parametrize(("package", "to"), [("onnxscript", "onnx"), ("openvino", "openvino"), ("nncf", "onnx")])
+def test_what_is_not_installed_is_refused_before_any_work(
+    package: str, to: str, digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == package else object())
+    nothing = Classifier(nn.Identity(), "none", digits.classes, Preprocessing(1, 8, mean=(0.3,), std=(0.3,)))
+    purpose = "int8" if package == "nncf" else f"an export to {to}"
+    with pytest.raises(UserError, match=rf"^{purpose} needs {package}, which is not installed; run: pip install"):
+        export(nothing, tmp_path / "out", to, digits, Int8(digits) if package == "nncf" else None)
+
+
+def test_what_needs_pytorch_says_so_where_it_is_not_installed(
+    exports: dict[str, Exported], classifier: Classifier, tmp_path: Path
+) -> None:
+    save_model(tmp_path / "model", classifier)
+    image = tmp_path / "image.png"
+    Image.new("L", (8, 8)).save(image)
+    code = f"{WITHOUT_TORCH}from residuum.cli import main\nsys.exit(main())\n"
+    onnx_export, torch_export = (str(exports[to].file.parent) for to in ("onnx", "torch"))
+    verbs = (
+        ["predict", str(tmp_path / "model"), str(image)],
+        ["predict", torch_export, str(image)],
+        ["evaluate", onnx_export, "digits"],
+        ["export", str(tmp_path / "model"), "--to", "onnx"],
+    )
+    for verb in verbs:
+        done = subprocess.run([sys.executable, "-c", code, *verb], capture_output=True, text=True, check=False)
+        assert done.returncode == 2, done.stderr
+        assert "needs PyTorch, which is not installed; install it" in done.stderr
+        assert done.stderr.count("\n") == 1
+    code = (
+        f"{WITHOUT_TORCH}from residuum.errors import UserError\n"
+        "from residuum.inference.deployed import deploy\n"
+        "for path in sys.argv[1:]:\n"
+        "    try: deploy(path)\n"
+        "    except UserError as error: assert 'needs PyTorch' in str(error)\n"
+        "    else: raise AssertionError\n"
+    )
+    models = [str(tmp_path / "model"), torch_export]
+    done = subprocess.run([sys.executable, "-c", code, *models], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ from torch import nn
 
 from residuum.errors import UserError
 from residuum.inference import features as module
-from residuum.inference.features import embedding, features, head_inputs, nearest
+from residuum.inference.features import embedding, features, nearest
 from residuum.models.catalogue import create_model
 
 CPU = torch.device("cpu")
@@ -19,13 +19,17 @@ def random_rows(number: int, dimensions: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((number, dimensions)).astype(np.float32)
 
 
+def features_of(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(features(network, [images], CPU, torch.float32))
+
+
 @pytest.mark.parametrize("name", ["resnet8", "lenet5", "preact_resnet18", "torchvision/mobilenet_v3_small"])
 def test_classifier_on_the_features_gives_the_logits(name: str) -> None:
     torch.manual_seed(0)
     network, images = create_model(name, num_classes=4).eval(), torch.randn(3, 3, 32, 32)
     *_, last = (part for part in network.modules() if isinstance(part, nn.Linear))
     with torch.no_grad():
-        torch.testing.assert_close(last(head_inputs(network, images)), network(images))
+        torch.testing.assert_close(last(features_of(network, images)), network(images))
     assert not any(part._forward_pre_hooks for part in network.modules())
 
 
@@ -33,7 +37,7 @@ def test_features_by_position_are_averaged() -> None:
     network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     images = torch.randn(2, 3, 9, 9)
     with torch.no_grad():
-        torch.testing.assert_close(head_inputs(network, images), network[:2](images).mean(dim=(2, 3)))
+        torch.testing.assert_close(features_of(network, images), network[:2](images).mean(dim=(2, 3)))
 
 
 def test_features_come_in_order_however_the_images_are_batched() -> None:
@@ -43,7 +47,7 @@ def test_features_come_in_order_however_the_images_are_batched() -> None:
     assert rows.dtype == np.float32
     assert not network.training
     with torch.no_grad():
-        np.testing.assert_allclose(rows, head_inputs(network, images).numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(rows, features_of(network, images).numpy(), rtol=1e-4, atol=1e-5)
     halved = features(network, images.split(7), CPU, torch.bfloat16)
     assert halved.dtype == np.float32
     np.testing.assert_allclose(halved, rows, rtol=0.1, atol=0.1 * np.abs(rows).max())

@@ -125,14 +125,15 @@ def evaluate(
     _check_engine(models, engine)
     look = Protocol(protocol.value, _parse_scales(scales), mirror, average.value)
     opened = partial(open_data, data, root=root, val_fraction=val_fraction, split_seed=split_seed)
-    classifiers, dataset = open_models(models, weights, opened, engine)
+    classifiers, dataset = open_models(models, weights, opened)
     test = Test(data, dataset, dataset.held_out(split)[0])
     how = {"batch_size": batch_size, "workers": workers, "device": device, "precision": precision}
     if calibrate:
         results = calibrated(models[0], classifiers[0], test, calibrate, look, how)
         classifiers = [load(models[0])]  # with its temperature, and on what that was fitted
     else:
-        results = measured(models, classifiers, test, look, ensemble, how)
+        engines = [engine] * len(models)
+        results = measured(models, classifiers, test, look, ensemble, how | {"engines": engines})
     if not world_from_environment().is_main:
         return
     print_notes(_notes(models, classifiers, test))

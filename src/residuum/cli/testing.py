@@ -40,12 +40,12 @@ class Result(NamedTuple):
 
 
 def open_models(
-    names: Sequence[str], weights: str | None, opened: Callable[..., "DataSet"], engine: str = "auto"
+    names: Sequence[str], weights: str | None, opened: Callable[..., "DataSet"]
 ) -> "tuple[list[Model], DataSet]":
     """The trained models, or networks by name, and the data under their classes, or under its own where none has any.
 
-    opened: opens the data, given the `classes` to match; engine: for the models that are exported. Raises UserError for
-    models that differ in their classes.
+    opened: opens the data, given the `classes` to match. Raises UserError for models that differ in their
+    classes.
     """
     from residuum.inference.predictors import open_model
     from residuum.pretrained import new_classifier
@@ -55,7 +55,7 @@ def open_models(
         raise UserError(
             f"--weights is for one network given by name and got {len(by_name)}; name one, such as resnet50"
         )
-    loaded = {name: open_model(name, engine) for name in names if name not in by_name}
+    loaded = {name: open_model(name) for name in names if name not in by_name}
     first = next(iter(loaded.values()), None)
     for name, classifier in loaded.items():
         if first is not None and set(classifier.classes) != set(first.classes):

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from residuum.data.preprocessing import Preprocessing
-from residuum.errors import UserError
-from residuum.inference.engines import Engine, open_engine
+from residuum.errors import UserError, torch_needed
+from residuum.inference.engines import Engine, open_engine, refuse_choice
 from residuum.inference.exported import Exported, export_folder, read_exported
 
 if TYPE_CHECKING:
@@ -45,14 +45,16 @@ def deploy(path: str | Path, *, engine: str = "auto", device: str = "auto", prec
     """The model at `path` put to work: an exported one by an engine that is here, a run's by PyTorch.
 
     engine: "auto", or one of `ENGINES`; device and precision are PyTorch's. Raises UserError where there is no such
-    model, engine or device.
+    model, engine or device, for another device or number than an export's own, and for a run without PyTorch.
     """
     folder = export_folder(Path(path))
     if folder is not None:
+        refuse_choice(str(path), device, precision)
         return by_engine(read_exported(folder), engine)
     if engine != "auto":
         raise UserError(f"--engine {engine} is for exports, and {path} is none; leave it out, or export the run")
-    from residuum.distributed import world_from_environment
+    with torch_needed(f"{path}, which is no export,"):
+        from residuum.distributed import world_from_environment
     from residuum.hardware import choose_device
     from residuum.weights import load
 
@@ -65,7 +67,7 @@ def by_engine(exported: Exported, engine: str | Engine = "auto") -> Deployed:
     handling, find = exported.preprocessing, run.features
 
     def shares(logits: NDArray[np.float32]) -> Probabilities:
-        tempered = logits / np.float32(exported.temperature)
+        tempered = exported.tempered(logits)
         return sigmoid(tempered) if exported.multi_label else softmax(tempered)
 
     def probabilities(views: Views) -> Probabilities:

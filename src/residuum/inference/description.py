@@ -68,7 +68,7 @@ def _onnx_shape(value: Any) -> str:
 
 
 def _of_openvino(exported: Exported) -> Graph:
-    model = import_quietly("openvino").Core().read_model(exported.file)
+    model = import_quietly("openvino", f"reading {exported.file.name}").Core().read_model(exported.file)
     kinds = Counter(node.get_type_name() for node in model.get_ops())
     sets = sorted({node.get_type_info().version_id for node in model.get_ops()}, key=lambda one: int(one[5:] or 0))
     return Graph(

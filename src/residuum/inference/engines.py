@@ -13,9 +13,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from residuum.errors import UserError, missing_extra, printable, tells_of_no_memory, unknown_name
+from residuum.errors import UserError, counted, missing_extra, printable, tells_of_no_memory, torch_needed, unknown_name
 from residuum.inference.exported import FEATURES, IMAGES, LOGITS, Exported, Target
-from residuum.processor import cores, int8_instructions
+from residuum.processor import int8_instructions, own_cores
 
 Name = Literal["openvino", "onnxruntime", "torch"]
 ENGINES: tuple[Name, ...] = get_args(Name)
@@ -50,28 +50,43 @@ class Engine:
 
 
 def open_engine(exported: Exported, name: str = "auto") -> Engine:
-    """The engine called `name` with the exported file, on all cores; "auto": the fastest of those installed.
+    """The engine called `name` with the exported file, on the cores there are; "auto": the fastest of those installed.
 
     Raises UserError for a name that there is not or that does not run such a file, for one that is not installed, and
-    for a file that is damaged or not what its folder says.
+    for a file that is damaged or not what its folder says; the engine raises it where it cannot compute.
     """
     chosen = _chosen(exported, name)
+    with _in_one_line(f"{exported.file} cannot be opened by {chosen}"):
+        engine = _OPEN[chosen](exported)
+    told = _in_one_line(f"{exported.file} cannot be computed by {chosen}")
+    return Engine(engine.words, told(engine.run), None if engine.features is None else told(engine.features))
+
+
+@contextmanager
+def _in_one_line(what: str) -> Iterator[None]:
+    """Whatever is raised as a UserError, but for want of memory: each engine has its own, without a common base."""
     try:
-        return _OPEN[chosen](exported)
-    except (UserError, MemoryError):
+        yield
+    except UserError:
         raise
-    except Exception as error:  # each engine has its own, without a common base
+    except Exception as error:
         if tells_of_no_memory(error):
             raise
         reason = printable(" ".join(str(error).split()))
-        raise UserError(
-            f"{exported.file} cannot be opened by {chosen} ({reason}); copy it again, or export the run again"
-        ) from None
+        raise UserError(f"{what} ({reason}); copy it again, or export the run again") from None
+
+
+def refuse_choice(export: str, device: str, precision: str) -> None:
+    """Raise UserError for a device or a precision, which are PyTorch's, of what is computed otherwise."""
+    if device not in ("auto", "cpu"):
+        raise UserError(f"--device {device} is for runs: {export} is an export, computed on the CPU; leave it out")
+    if precision not in ("auto", "fp32"):
+        raise UserError(f"--precision {precision} is for runs: {export} is an export, in its own number; leave it out")
 
 
 def engines_at_hand(exported: Exported) -> list[Name]:
     """The installed engines that run the export, the fastest first. Raises UserError where there is none."""
-    found = [name for name in _in_order(exported) if find_spec(name)]
+    found = [name for name in _in_order(exported) if _is_there(name)]
     if not found:
         package = RUN_BY[exported.target][-1]
         raise missing_extra(package, "export", f"an export to {exported.target}")
@@ -89,9 +104,13 @@ def _chosen(exported: Exported, name: str) -> Name:
             f"{name} does not run an export to {exported.target}; that is done by {' or '.join(able)}, or export "
             "the run again with another --to"
         )
-    if not find_spec(name):
+    if not _is_there(name):
         raise missing_extra(name, "export", f"the engine {name}")
     return next(one for one in able if one == name)
+
+
+def _is_there(name: str) -> bool:
+    return name == "torch" or find_spec(name) is not None  # opening says what to do without PyTorch
 
 
 def _in_order(exported: Exported) -> list[Name]:
@@ -102,8 +121,7 @@ def _in_order(exported: Exported) -> list[Name]:
 
 def _words(library: str, version: str, number: str) -> str:
     by = f" by {int8_instructions()}" if number == "int8" and int8_instructions() else ""
-    threads = f"{cores()} thread{'s' if cores() > 1 else ''}"
-    return f"{library} {version.partition('+')[0].partition('-')[0]}, {number}{by}, {threads}"
+    return f"{library} {version.partition('+')[0].partition('-')[0]}, {number}{by}, {counted(own_cores(), 'thread')}"
 
 
 def _check_shapes(exported: Exported, images: _Shape, logits: _Shape) -> None:
@@ -119,7 +137,7 @@ def _by_onnxruntime(exported: Exported) -> Engine:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = cores()
+    options.intra_op_num_threads = own_cores()
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(exported.file, options, providers=["CPUExecutionProvider"])
     inputs, outputs = ({one.name: one.shape for one in ends} for ends in (session.get_inputs(), session.get_outputs()))
@@ -138,7 +156,7 @@ def _by_onnxruntime(exported: Exported) -> Engine:
 
 
 def _by_openvino(exported: Exported) -> Engine:
-    openvino = import_quietly("openvino")
+    openvino = import_quietly("openvino", "the engine openvino")
     core = openvino.Core()
     model = core.read_model(exported.file)
     shapes = (model.input(IMAGES).get_partial_shape(), model.output(LOGITS).get_partial_shape())
@@ -167,7 +185,7 @@ def _compiled(
     for result in model.get_results():
         if not result.output(0).get_names() & {*wanted}:
             model.remove_result(result)
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": cores()}
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": own_cores()}
     if exported.number == "fp32":
         settings["INFERENCE_PRECISION_HINT"] = "f32"  # else bf16 where the processor has it
     request = core.compile_model(model, "CPU", settings).create_infer_request()
@@ -182,7 +200,8 @@ def _compiled(
 
 
 def _by_torch(exported: Exported) -> Engine:
-    import torch
+    with torch_needed(f"{exported.file}, exported to torch,"):
+        import torch
 
     from residuum.inference.exported_program import open_program
 
@@ -207,14 +226,14 @@ _OPEN: Mapping[Name, Callable[[Exported], Engine]] = {
 }
 
 
-def import_quietly(name: Literal["openvino", "nncf"]) -> Any:
+def import_quietly(name: Literal["openvino", "nncf"], purpose: str) -> Any:
     """The library, imported without what it does then by itself: tell its makers of its use over the network.
 
-    It asks nobody before. Without the package that sends it goes on all the same. Raises UserError where the library is
-    not installed.
+    It asks nobody before. Without the package that sends it goes on all the same. Raises UserError, which names the
+    purpose, where the library is not installed.
     """
     if not find_spec(name):
-        raise missing_extra(name, "export", "this")
+        raise missing_extra(name, "export", purpose)
     with _absent("openvino_telemetry"):
         return import_module(name)
 

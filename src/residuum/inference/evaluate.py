@@ -13,13 +13,14 @@ from residuum.data.splits import Split
 from residuum.data.view_loader import ViewLoader, Views
 from residuum.data.workers import Progress
 from residuum.distributed import World, process_group, world_from_environment
-from residuum.errors import UserError, tells_of_no_memory
+from residuum.errors import UserError, listed, tells_of_no_memory
 from residuum.evaluation.answers import Answers, LabelAnswers
 from residuum.evaluation.evaluate import answer
 from residuum.evaluation.scores import Evaluation, evaluation_of, in_full
 from residuum.evaluation.views import Predict, Protocol, Viewing, average_scores, predict_views, viewing
 from residuum.hardware import choose_device, default_workers
 from residuum.inference.activation_maps import activation_maps
+from residuum.inference.engines import Engine, refuse_choice
 from residuum.inference.exported import Exported
 from residuum.inference.predictors import Model, model_predictor
 
@@ -44,13 +45,15 @@ def evaluate(
     workers: int | None = None,
     device: str = "auto",
     precision: str = "auto",
+    engine: str | Engine = "auto",
 ) -> Evaluation:
     """Score a model on a split of a data set: test, else val, else the only one; or the one named; or "all".
 
     The data set must be opened with the model's classes, `open_data(spec, classes=classifier.classes)`, which
     matches them by name. Images stream, each through the model's own preprocessing, decoded by `workers` threads
     (0: when they are needed);
-    without a `protocol` the centre view is looked at. Under torchrun each process takes its share, and all get the
+    without a `protocol` the centre view is looked at. engine: of an export, by name or already open; device and
+    precision are a run's. Under torchrun each process takes its share, and all get the
     same result.
     Raises UserError for other classes, for several labels an image where the model gives one, for a split that
     is not there, for a protocol that the network cannot follow and for a device that cannot be had.
@@ -64,6 +67,7 @@ def evaluate(
         workers=workers,
         device=device,
         precision=precision,
+        engines=[engine],
     )
     return measured.evaluation
 
@@ -79,16 +83,20 @@ def measure(
     workers: int | None = None,
     device: str = "auto",
     precision: str = "auto",
+    engines: Sequence[str | Engine] | None = None,
     progress: Progress | None = None,
 ) -> list[Measured]:
     """Each model's evaluation and answers, in one pass over the images; with `ensemble` also, last, their average's.
 
     The models may differ in architecture, preprocessing and the order of their classes; an image is decoded once (twice
-    where some see colours and some grey). Otherwise as `evaluate`.
+    where some see colours and some grey). engines: one for each model, which is used where that is exported; device and
+    precision are those of the runs among them, and refused where there is none. Otherwise as `evaluate`.
     """
     check_labels(classifiers, dataset)
+    if all(isinstance(one, Exported) for one in classifiers):
+        refuse_choice(listed(one.architecture for one in classifiers), device, precision)
     where, protocol = choose_device(device, world_from_environment().local_rank), protocol or Protocol()
-    panel = Panel.of(classifiers, dataset.classes, protocol, where, precision, batch_size)
+    panel = Panel.of(classifiers, dataset.classes, protocol, where, precision, batch_size, engines)
     average = partial(average_scores, how=protocol.average, multi_label=classifiers[0].multi_label)
 
     def predict(views: Sequence[Sequence[Views]]) -> list[Tensor]:
@@ -131,13 +139,17 @@ class Panel:
         device: torch.device,
         precision: str,
         batch_size: int,
+        engines: Sequence[str | Engine] | None = None,
     ) -> Self:
-        """The models on `device`, their scores in the order of `classes`, `batch_size` views at a time."""
+        """The models on `device`, their scores in the order of `classes`, `batch_size` views at a time.
+
+        engines: for each model, what computes it where it is exported; by default the fastest.
+        """
         own = [viewing(classifier.preprocessing, protocol) for classifier in classifiers]
         viewings = tuple(dict.fromkeys(own))
         members = []
-        for classifier, seen in zip(classifiers, own, strict=True):
-            predict = model_predictor(classifier, device, precision, classes)
+        for classifier, seen, engine in zip(classifiers, own, engines or ["auto"] * len(own), strict=True):
+            predict = model_predictor(classifier, device, precision, classes, engine)
             if protocol.kind == "multi-scale":
                 _check_fully_convolutional(classifier, predict, protocol, device)
             look = predict_views(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,16 @@ from safetensors.numpy import save
 
 from residuum.data.sources import DataSet
 from residuum.data.splits import Split
-from residuum.errors import UserError, counted
+from residuum.errors import UserError, counted, missing_extra
 from residuum.evaluation.views import Protocol
 from residuum.files import whole_folder, write_json
 from residuum.inference.calibrate import is_divided_otherwise
-from residuum.inference.engines import import_quietly
+from residuum.inference.engines import RUN_BY, import_quietly
 from residuum.inference.exported import FILES, HEAD, Exported, Target, read_exported
 from residuum.inference.exported_program import save_program
 from residuum.inference.onnx_graph import describe_in, onnx_graph
 from residuum.inference.parity import check, evenly, real_images
-from residuum.inference.quantise import quantised
+from residuum.inference.quantise import check_layers, quantised
 from residuum.model_config import (
     CONFIG,
     EXPORT,
@@ -73,6 +74,7 @@ def export(classifier: Classifier, out: Path, to: Target, dataset: DataSet, int8
     exported, and for an export that does not give what the network gives: `residuum.inference.parity`.
     """
     refuse_request(out, to, int8 is not None)
+    _require_packages(to, int8 is not None)
     doubts = _doubts(classifier, dataset, int8)
     public = replace(classifier, provenance=without_places(classifier.provenance))
     network = replace(public, network=classifier.network.cpu().float().eval())
@@ -119,6 +121,15 @@ def _doubts(classifier: Classifier, dataset: DataSet, int8: Int8 | None) -> list
     return [doubt]
 
 
+def _require_packages(to: Target, int8: bool) -> None:
+    """Before any work. To check what was written one engine is enough."""
+    needed = {"onnx": ("onnx", "onnxscript"), "openvino": ("onnx", "onnxscript", "openvino"), "torch": ()}
+    engines = RUN_BY[to] if not any(map(find_spec, RUN_BY[to])) else ()
+    for package in (*needed[to], *(("nncf",) if int8 else ()), *engines):
+        if not find_spec(package):
+            raise missing_extra(package, "export", "int8" if package == "nncf" else f"an export to {to}")
+
+
 def _are_same(one: DataSet, other: DataSet) -> bool:
     return one is other or one.fingerprint() == other.fingerprint()
 
@@ -146,6 +157,7 @@ def _write_model(folder: Path, classifier: Classifier, to: Target, config: Mappi
     graph, head = onnx_graph(classifier.network, shape)
     if head is not None:
         (folder / HEAD).write_bytes(save(head._asdict()))
+    check_layers(ranges.kept, [node.name for node in graph.graph.node])
     write = _write_onnx if to == "onnx" else _write_openvino
     write(file, graph, {**_told(config), "protocol": Protocol().name(handling)}, ranges)
 
@@ -163,18 +175,16 @@ def _told(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_onnx(file: Path, graph: Any, told: Mapping[str, Any], ranges: _Ranges) -> None:
-    nodes = [node.name for node in graph.graph.node]
-    model = quantised(graph, ranges.images, ranges.kept, nodes) if ranges.images else graph
+    model = quantised(graph, ranges.images, ranges.kept) if ranges.images else graph
     describe_in(model, told)
     file.write_bytes(model.SerializeToString())
 
 
 def _write_openvino(file: Path, graph: Any, told: Mapping[str, Any], ranges: _Ranges) -> None:
-    openvino = import_quietly("openvino")
+    openvino = import_quietly("openvino", "an export to openvino")
     model = openvino.Core().read_model(graph.SerializeToString())
     if ranges.images:
-        nodes = [node.get_friendly_name() for node in model.get_ops()]
-        model = quantised(model, ranges.images, ranges.kept, nodes)
+        model = quantised(model, ranges.images, ranges.kept)
     for key, value in told.items():
         model.set_rt_info(value if isinstance(value, str) else json.dumps(value), ["residuum", key])
     openvino.save_model(model, file, compress_to_fp16=False)

@@ -33,7 +33,7 @@ class Exported:
     file: takes normalised images (N, C, S, S) float32 as "images", gives "logits" (N, K) float32; the temperature is
     not in it. head: the file with the weights of the last layer, where the logits are that layer of the mean over
     positions of "features" (N, F, h, w), which is then an output, too. checks: what was measured of it when it was
-    exported. engine: what is to compute it, "auto" or a name.
+    exported.
     """
 
     file: Path
@@ -48,24 +48,40 @@ class Exported:
     checks: Mapping[str, Any]
     model_args: Mapping[str, Any] = field(default_factory=dict)
     head: Path | None = None
-    engine: str = "auto"
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Of one image: channels, height, width."""
         return self.preprocessing.channels, self.preprocessing.size, self.preprocessing.size
 
+    def tempered(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the engine gives, (N, K), divided by the temperature."""
+        return logits / np.float32(self.temperature)
+
 
 def export_folder(path: Path) -> Path | None:
-    """The folder of an exported model, named by itself or by the file for the engine; None for anything else."""
+    """The folder of an exported model, named by itself or by the file for the engine; None for anything else.
+
+    Raises UserError for such a file without its folder.
+    """
     path = model_folder(path) if is_on_hub(path) else path
     folder = path.parent if path.name in FILES.values() else path
     if not (folder / CONFIG).is_file():
+        _refuse_lone(path)
         return None
     return folder if EXPORT in read_config(folder / CONFIG).get(SECTION, {}) else None
 
 
-def read_exported(folder: Path, engine: str = "auto") -> Exported:
+def _refuse_lone(path: Path) -> None:
+    names = [name for name in FILES.values() if name.endswith(path.suffix)]
+    if path.suffix and names and path.is_file():
+        raise UserError(
+            f"{path} is a part of an export: it needs the {CONFIG} that it was exported with beside it, and to be "
+            f"called {names[0]}; copy the whole folder, or export the run again"
+        )
+
+
+def read_exported(folder: Path) -> Exported:
     """The exported model in a folder. Raises UserError for what is missing, damaged or of a later version."""
     where = folder / CONFIG
     config = read_config(where)
@@ -92,7 +108,6 @@ def read_exported(folder: Path, engine: str = "auto") -> Exported:
         checks=checks if isinstance(checks, dict) else {},
         model_args=model_args if isinstance(model_args, dict) else {},
         head=folder / HEAD if (folder / HEAD).is_file() else None,
-        engine=engine,
     )
 
 

@@ -21,16 +21,6 @@ _T_SNE_DIMENSIONS = 50
 _LARGEST_PERPLEXITY = 30
 
 
-def head_inputs(network: nn.Module, images: Tensor) -> Tensor:
-    """What the last layer reads: (N, D) float32, of images (N, C, S, S) on the network's device, in its mode.
-
-    Features by position, (N, D, h, w), which some networks score one by one, are averaged over the positions.
-    """
-    with watched_head(network) as caught:
-        network(images)
-    return head_rows(caught.pop())
-
-
 def features(network: nn.Module, batches: Iterable[Tensor], device: torch.device, dtype: torch.dtype) -> Features:
     """The features before the classifier of every image, in order: (N, D) float32.
 

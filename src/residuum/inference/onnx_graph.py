@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from residuum.errors import missing_extra
 from residuum.inference.exported import FEATURES, IMAGES, LOGITS
 from residuum.inference.exported_program import BATCH, cannot_export, silenced
 
@@ -33,9 +32,10 @@ def onnx_graph(network: nn.Module, input_shape: tuple[int, int, int]) -> tuple[A
     Normalisations are folded into the convolutions before them. Input "images", output "logits"; where the logits are
     a linear layer of the mean over positions, also "features" (N, F, h, w), of which that is the mean, and the layer
     is returned, too. Nodes are called after the layers that they compute: "layer1.0.conv1/Conv". Raises UserError for
-    a network that cannot be exported, and where ONNX is not installed.
+    a network that cannot be exported.
     """
-    onnx = import_onnx()
+    import onnx
+
     try:
         with torch.no_grad(), silenced():
             program = torch.onnx.export(
@@ -57,18 +57,6 @@ def onnx_graph(network: nn.Module, input_shape: tuple[int, int, int]) -> tuple[A
     _forget(model)
     onnx.checker.check_model(model, full_check=True)
     return model, head
-
-
-def import_onnx() -> Any:
-    """ONNX. Raises UserError where it, or what PyTorch's exporter needs, is not installed."""
-    for package in ("onnx", "onnxscript"):
-        try:
-            __import__(package)
-        except ImportError:
-            raise missing_extra(package, "export", "an export to onnx or openvino") from None
-    import onnx
-
-    return onnx
 
 
 def _name_nodes(graph: Any) -> None:

@@ -246,9 +246,12 @@ def _worth(
 ) -> list[Worth]:
     images = dataset.splits[split]
     chosen = SubSplit(images, evenly(len(images), MOST_JUDGED)) if len(images) > MOST_JUDGED else images
-    models: list[Model] = [classifier, *(replace(exported, engine=name) for name in engines)]
+    models: list[Model] = [classifier, *[exported] * len(engines)]
+    by: list[str | Engine] = ["auto", *engines.values()]
     judged = replace(dataset, splits={split: chosen})
-    before, *after = measure(models, judged, split=split, device="cpu", precision="fp32", batch_size=max(BATCHES))
+    before, *after = measure(
+        models, judged, split=split, device="cpu", precision="fp32", engines=by, batch_size=max(BATCHES)
+    )
     kind = "mean average precision" if classifier.multi_label else "top-1 accuracy"
     return [
         Worth(engine.words, len(chosen), kind, before.evaluation.score, one.evaluation.score)

@@ -15,16 +15,14 @@ from residuum.inference.exported import IMAGES
 from residuum.inference.exported_program import silenced
 
 
-def quantised(model: Any, images: Sequence[NDArray[np.float32]], kept: Sequence[str], nodes: Iterable[str]) -> Any:
+def quantised(model: Any, images: Sequence[NDArray[np.float32]], kept: Sequence[str]) -> Any:
     """The model, an ONNX or OpenVINO one, with the ranges that its values have on images, (1, C, S, S) float32 each.
 
-    kept: layers that stay in float, with all that they are made of: "layer4" is every layer of that stage. nodes: the
-    names of the model's nodes, which begin with their layer's. Raises UserError for a layer that there is not, and
-    where NNCF is not installed.
+    kept: layers that stay in float, with all that they are made of: "layer4" is every layer of that stage; the names
+    of the model's nodes begin with their layer's. Raises UserError where NNCF is not installed.
     """
-    _check_layers(kept, nodes)
     with silenced():
-        nncf = import_quietly("nncf")
+        nncf = import_quietly("nncf", "int8")
     patterns = [f"{re.escape(layer)}[./].*" for layer in kept]
     scope = nncf.IgnoredScope(patterns=patterns, validate=False) if kept else None
     data = nncf.Dataset(images, lambda one: {IMAGES: one})
@@ -32,7 +30,8 @@ def quantised(model: Any, images: Sequence[NDArray[np.float32]], kept: Sequence[
         return nncf.quantize(model, data, subset_size=len(images), ignored_scope=scope)
 
 
-def _check_layers(kept: Sequence[str], nodes: Iterable[str]) -> None:
+def check_layers(kept: Sequence[str], nodes: Iterable[str]) -> None:
+    """Raise UserError for a layer that none of the nodes is of; they are called after it: "layer1.0.conv1/Conv"."""
     paths = [node.partition("/")[0].split(".") for node in nodes if "/" in node]
     layers = {".".join(path[:end]) for path in paths for end in range(1, len(path) + 1)}
     for layer in kept:
