@@ -41,8 +41,9 @@ class PartialConvolution(nn.Module):
         self.maps = nn.ModuleList(nn.Conv2d(len(reads), 1, 5) for reads in C3_READS)
 
     def forward(self, x: Tensor) -> Tensor:
-        reads_and_maps = zip(C3_READS, self.maps, strict=True)
-        return torch.cat([convolution(x[:, list(reads)]) for reads, convolution in reads_and_maps], dim=1)
+        single = x.split(1, dim=1)
+        read = (torch.cat([single[number] for number in reads], dim=1) for reads in C3_READS)
+        return torch.cat([convolution(maps) for convolution, maps in zip(self.maps, read, strict=True)], dim=1)
 
 
 class LeNet5(nn.Module):
