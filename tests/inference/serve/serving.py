@@ -4,24 +4,24 @@ import asyncio
 import io
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx2
 import numpy as np
-import uvicorn
 from numpy.typing import NDArray
 from PIL import Image
 
-from residuum.inference.serve.app import create_app
+from residuum.inference.serve import server as server_module
 from residuum.inference.serve.models import How, Named
 from residuum.inference.serve.service import Service
 from residuum.inference.serve.settings import Settings
 
 QUICK = Settings(decoders=1, watch=0, grace=0, deadline=60.0, decode_seconds=60.0)  # on a busy machine, too
-FP32 = How(device="cpu", precision="fp32")
+AUTO, FP32 = How(), How(device="cpu", precision="fp32")
 
 
 @dataclass
@@ -48,12 +48,16 @@ class Server:
 
 @contextmanager
 def served(
-    *models: Path, settings: Settings = QUICK, how: How = FP32, key: str | None = None, **door: object
+    *models: Path,
+    settings: Settings = QUICK,
+    how: How = AUTO,
+    key: str | None = None,
+    hosts: Collection[str] | None = None,
 ) -> Iterator[Server]:
     named = [Named(path.name, path) for path in models]
     service = Service(named, how, settings)
     address = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(service, key, **door), log_level="critical"))
+    server = server_module.Server(service, key, hosts, access_log=False)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_until_complete, args=(server.serve(sockets=[address]),))
     thread.start()
@@ -90,6 +94,13 @@ def slow_down(server: Server) -> Slow:
     batcher = next(iter(server.service.models.values())).thread
     batcher._probabilities = slow = Slow(batcher._probabilities)
     return slow
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def picture(

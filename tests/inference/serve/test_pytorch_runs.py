@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from serving import LIGHT, picture, served
+from serving import FP32, LIGHT, picture, served
 
 from residuum.data.preprocessing import Preprocessing
 from residuum.inference.predict import predict
@@ -27,14 +27,14 @@ def test_a_run_answers_as_predict_does(run: Path, tmp_path: Path) -> None:
     image = picture((200, 30, 90), size=(50, 40))
     (tmp_path / "x.png").write_bytes(image)
     (expected,) = predict(load(run), [tmp_path / "x.png"], device="cpu", precision="fp32")
-    with served(run) as server:
+    with served(run, how=FP32) as server:
         (found,) = server.predict(image).json()["images"]
         assert [entry["label"] for entry in found["classes"]] == list(expected.labels)
         assert [entry["probability"] for entry in found["classes"]] == pytest.approx(expected.probabilities, abs=1e-5)
 
 
 def test_a_run_shows_where_it_looks(run: Path) -> None:
-    with served(run) as server:
+    with served(run, how=FP32) as server:
         (model,) = server.client.get("/models").json()["models"]
         assert (model["maps"], model["preprocessing"]["seen"]) == (True, round(32 / 36, 4))
         (found,) = server.predict(LIGHT, maps=True).json()["images"]
