@@ -13,6 +13,7 @@ from residuum.errors import UserError, missing_extra
 KEY = "RESIDUUM_API_KEY"
 _SHORTEST_KEY = 16
 _LIMITS = "Limits"
+_SYSTEM = os.name
 
 
 def serve(
@@ -90,7 +91,7 @@ def serve(
 
 
 def _require_system() -> None:
-    if os.name != "posix":
+    if _SYSTEM != "posix":
         raise UserError("residuum serve needs the signals and limits of Linux or macOS; on Windows run it in WSL")
 
 

@@ -26,13 +26,13 @@ AUTO, FP32 = How(), How(device="cpu", precision="fp32")
 
 @dataclass
 class Server:
-    """url, and the service behind it, which lives in `loop`; connections: of uvicorn, those that are open."""
+    """url, and the service behind it, which lives in `loop` with uvicorn's server."""
 
     url: str
     service: Service
     loop: asyncio.AbstractEventLoop
     client: httpx2.Client
-    connections: Collection[object]
+    uvicorn: server_module.Server
 
     def predict(self, content: bytes, **query: object) -> httpx2.Response:
         return self.client.post("/predict", content=content, params=query)
@@ -67,7 +67,7 @@ def served(
         with httpx2.Client(base_url=url, timeout=60) as client:
             while not server.started and thread.is_alive():
                 thread.join(0.01)
-            yield Server(url, service, loop, client, server.server_state.connections)
+            yield Server(url, service, loop, client, server)
     finally:
         server.should_exit = True
         thread.join(60)

@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 from serving import LIGHT, QUICK, Server, served, until
 
-from residuum.inference.serve.server import Server as Served
-
 SHORT = replace(QUICK, patience=1.0, body_bytes=4 * 2**20, connections=4)
 SECONDS = 60.0  # in which what must end has ended on any machine
 
@@ -109,8 +107,8 @@ def test_an_answer_that_is_not_read_is_dropped(server: Server) -> None:
     with connect(server) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.setblocking(False)
-        until(lambda: server.connections)
-        until(lambda: ask_on(connection, ask) and not server.connections)
+        until(lambda: server.uvicorn.server_state.connections)
+        until(lambda: ask_on(connection, ask) and not server.uvicorn.server_state.connections)
 
 
 def ask_on(connection: socket.socket, ask: bytes) -> bool:
@@ -160,7 +158,6 @@ def test_no_more_connections_than_allowed_are_open_at_once(tiny: Path) -> None:
         assert b" 200 " in kept[0].recv(65536)
 
 
-def test_the_protocol_is_the_bounded_one(tiny: Path, server: Server) -> None:
-    config = Served(server.service, None, None, access_log=False).config
-    config.load()
+def test_the_protocol_is_the_bounded_one(server: Server) -> None:
+    config = server.uvicorn.config
     assert (config.http_protocol_class.settings, config.ws_protocol_class) == (SHORT, None)

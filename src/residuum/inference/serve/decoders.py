@@ -153,7 +153,7 @@ async def _last_words(process: Process) -> str:
     """The last line that a process has left on stderr."""
     assert process.stderr is not None
     lines = (await process.stderr.read()).decode("utf-8", "replace").split("\n")
-    return next((line for line in reversed(lines) if line.strip()), f"it ended with {process.returncode}")
+    return next((line.strip() for line in reversed(lines) if line.strip()), f"it ended with {process.returncode}")
 
 
 def _reason(error: Exception) -> str:
