@@ -15,7 +15,7 @@ from PIL import Image
 from serving import LIGHT, QUICK, RED, Server, picture, served, until
 
 from residuum.errors import UserError
-from residuum.inference.serve import intake
+from residuum.inference.serve import answers, intake
 from residuum.inference.serve.gate import Gate
 from residuum.inference.serve.problems import Problem
 
@@ -235,3 +235,22 @@ def test_past_its_deadline_no_more_maps_are_made(tiny: Path) -> None:
 def test_a_limit_is_a_number(name: str, value: float) -> None:
     with pytest.raises(UserError, match=f"{name} is {value}; it is a number above 0"):
         replace(QUICK, **{name: value})
+
+
+def test_a_decoder_is_the_first_to_be_ended_where_memory_runs_out(server: Server) -> None:
+    scores = [Path(f"/proc/{pid}/oom_score_adj") for pid in server.service.decoders.pids]
+    assert {score.read_text() for score in scores if score.exists()} <= {"1000\n"}
+
+
+def test_a_long_answer_is_not_written_by_the_event_loop(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    writers, real = set(), answers._written
+    monkeypatch.setattr(
+        answers, "_written", lambda *given: writers.add(threading.current_thread().name) or real(*given)
+    )
+    images = [("image", ("a", LIGHT))] * 6
+    assert server.client.post("/predict", files=images).status_code == 200
+    (loop,) = writers
+    found = server.client.post("/predict?maps=true", files=images).json()["images"]
+    assert [len(image["classes"][0]["map"]) for image in found] == [8] * 6
+    assert server.client.post("/predict?top=1000", files=[("image", ("a", b"bad"))] * 2).status_code == 422
+    assert writers > {loop}

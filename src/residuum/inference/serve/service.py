@@ -75,9 +75,9 @@ class Service:
         """Once; again it is nothing. Raises UserError where no process that decodes can be started."""
         if self.ready:
             return
+        await self.decoders.start()
         for served in self.models.values():
             served.batcher = self._batcher(served.opened)
-        await self.decoders.start()
         self.metrics.watch(self.gate, self.decoders)
         self.ready = True
         if self.settings.watch:
