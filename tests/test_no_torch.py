@@ -3,6 +3,10 @@
 import ast
 import subprocess
 import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from residuum.inference import serve
 
 MODULES = (
     "residuum",
@@ -20,7 +24,17 @@ MODULES = (
     "residuum.inference.deployed",
     "residuum.inference.exported",
     "residuum.inference.engines",
+    "residuum.inference.bench",
+    "residuum.inference.bulk",
+    "residuum.inference.cluster",
+    "residuum.inference.journal",
+    "residuum.inference.paths",
+    "residuum.inference.rows",
+    "residuum.inference.shards",
     "residuum.cli",
+)
+SERVING = tuple(
+    f"residuum.inference.serve.{path.stem}" for path in sorted(Path(serve.__file__).parent.glob("[!_]*.py"))
 )
 SCRIPT = """
 import sys
@@ -52,6 +66,11 @@ def imported_without_torch(*names: str) -> dict[str, str]:
 
 def test_what_serves_exported_models_needs_no_torch() -> None:
     assert imported_without_torch(*MODULES) == {}
+
+
+def test_what_serves_over_http_needs_no_torch() -> None:
+    if all(map(find_spec, ("fastapi", "uvicorn", "python_multipart", "prometheus_client"))):
+        assert imported_without_torch(*SERVING) == {}
 
 
 def test_what_trains_does_need_it() -> None:

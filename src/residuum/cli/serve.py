@@ -13,6 +13,7 @@ from residuum.errors import UserError, missing_extra
 KEY = "RESIDUUM_API_KEY"
 _SHORTEST_KEY = 16
 _LIMITS = "Limits"
+_SYSTEM = os.name
 
 
 def serve(
@@ -46,7 +47,7 @@ def serve(
     ] = 32,
     max_megapixels: Annotated[
         int,
-        typer.Option("--max-megapixels", min=1, max=178, metavar="N", help="Of an image.", rich_help_panel=_LIMITS),
+        typer.Option("--max-megapixels", min=1, max=100, metavar="N", help="Of an image.", rich_help_panel=_LIMITS),
     ] = 50,
     queue: Annotated[
         int,
@@ -64,6 +65,7 @@ def serve(
 
     Example: residuum serve runs/digits
     """
+    _require_system()
     _require_packages()
     from residuum.inference.serve.models import How, named_models
     from residuum.inference.serve.server import Door, bind, run
@@ -88,6 +90,11 @@ def serve(
         run(Service(named, How(engine, device, precision), settings), door, address)
 
 
+def _require_system() -> None:
+    if _SYSTEM != "posix":
+        raise UserError("residuum serve needs the signals and limits of Linux or macOS; on Windows run it in WSL")
+
+
 def _require_packages() -> None:
     for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         try:
@@ -98,10 +105,10 @@ def _require_packages() -> None:
 
 def _key(file: Path | None) -> str | None:
     """What clients must send: of a file, or of the environment. Raises UserError for one that is easily guessed."""
-    found = os.environ.get(KEY) if file is None else file.read_text(encoding="utf-8")
+    found = os.environb.get(KEY.encode()) if file is None else file.read_bytes()
     if found is None:
         return None
-    key, place = found.strip(), KEY if file is None else str(file)
+    key, place = found.decode("latin-1").strip(), KEY if file is None else str(file)
     if len(key) < _SHORTEST_KEY or not key.isascii() or not key.isprintable() or " " in key:
         wanted = f"at least {_SHORTEST_KEY} letters and digits"
         raise UserError(f"the API key in {place} is not {wanted}; make one: openssl rand -hex 32")

@@ -19,7 +19,7 @@ _IMAGES_AT_ONCE = 16  # whose every activation is kept for the gradient
 
 @dataclass(frozen=True, eq=False)
 class ActivationMaps:
-    """maps: (N, h, w) float32 on the CPU, one an image, of the resolution of the network's last spatial features.
+    """maps: (N, h, w) or (N, T, h, w) float32 on the CPU, of the resolution of the network's last spatial features.
 
     CAM: a position's share in the logit: their mean is the logit. Grad-CAM: only signs and ratios mean anything;
     where both exist it is the same, less the bias, divided by h * w.
@@ -33,7 +33,7 @@ def activation_maps(network: nn.Module, images: Tensor, classes: Tensor) -> Acti
     """What in each image speaks for a class (positive) and against it (negative), position by position.
 
     images: (N, C, S, S) float32, normalised, on any device; classes: (N,) int64, the class each image's map is
-    for. The network computes where it is, in evaluation mode, and is left as it was.
+    for, or (N, T), several of each image. The network computes where it is, in evaluation mode, and is left as it was.
 
     CAM where the logits are a linear layer of the last spatial features averaged over all positions: of class c
     at a position w_c . f + b_c (Zhou et al. 2016, "Learning Deep Features for Discriminative Localization",
@@ -112,10 +112,12 @@ def _cam(features: Tensor, layer: nn.Linear | nn.Conv2d, logits: Tensor, classes
     terms = F.linear(features.abs().mean(dim=(2, 3)), weight.abs(), bias.abs())
     if not ((expected - logits).abs() <= _ROUNDING * terms).all():
         return None
-    return torch.einsum("nchw,nc->nhw", features, weight[classes]) + bias[classes, None, None]
+    return torch.einsum("nchw,n...c->n...hw", features, weight[classes]) + bias[classes][..., None, None]
 
 
 def _grad_cam(network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+    if classes.ndim == 2:
+        return torch.stack([_grad_cam(network, images, column) for column in classes.T], dim=1)
     images = images.detach().requires_grad_()  # all weights may be frozen
     with torch.enable_grad(), _Watch(len(images)) as watch:
         scores = network(images).gather(1, classes[:, None]).sum()

@@ -4,34 +4,35 @@ import asyncio
 import io
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx2
 import numpy as np
-import uvicorn
 from numpy.typing import NDArray
 from PIL import Image
 
-from residuum.inference.serve.app import create_app
+from residuum.inference.serve import server as server_module
 from residuum.inference.serve.models import How, Named
 from residuum.inference.serve.service import Service
 from residuum.inference.serve.settings import Settings
 
 QUICK = Settings(decoders=1, watch=0, grace=0, deadline=60.0, decode_seconds=60.0)  # on a busy machine, too
-FP32 = How(device="cpu", precision="fp32")
+AUTO, FP32 = How(), How(device="cpu", precision="fp32")
 
 
 @dataclass
 class Server:
-    """url, and the service behind it, which lives in `loop`."""
+    """url, and the service behind it, which lives in `loop` with uvicorn's server."""
 
     url: str
     service: Service
     loop: asyncio.AbstractEventLoop
     client: httpx2.Client
+    uvicorn: server_module.Server
 
     def predict(self, content: bytes, **query: object) -> httpx2.Response:
         return self.client.post("/predict", content=content, params=query)
@@ -48,12 +49,16 @@ class Server:
 
 @contextmanager
 def served(
-    *models: Path, settings: Settings = QUICK, how: How = FP32, key: str | None = None, **door: object
+    *models: Path,
+    settings: Settings = QUICK,
+    how: How = AUTO,
+    key: str | None = None,
+    hosts: Collection[str] | None = None,
 ) -> Iterator[Server]:
     named = [Named(path.name, path) for path in models]
     service = Service(named, how, settings)
     address = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(service, key, **door), log_level="critical"))
+    server = server_module.Server(service, key, hosts, access_log=False)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_until_complete, args=(server.serve(sockets=[address]),))
     thread.start()
@@ -62,7 +67,7 @@ def served(
         with httpx2.Client(base_url=url, timeout=60) as client:
             while not server.started and thread.is_alive():
                 thread.join(0.01)
-            yield Server(url, service, loop, client)
+            yield Server(url, service, loop, client, server)
     finally:
         server.should_exit = True
         thread.join(60)
@@ -90,6 +95,13 @@ def slow_down(server: Server) -> Slow:
     batcher = next(iter(server.service.models.values())).thread
     batcher._probabilities = slow = Slow(batcher._probabilities)
     return slow
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def picture(

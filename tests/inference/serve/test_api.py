@@ -12,6 +12,7 @@ from serving import DARK, LIGHT, RED, Server, picture, served
 
 from residuum.data.decoding import decode
 from residuum.inference.deployed import deploy
+from residuum.inference.serve.documents import PLAIN_PIXEL
 
 DAMAGED = LIGHT[:50]
 PROBLEM = "application/problem+json"
@@ -191,6 +192,40 @@ def test_the_document_describes_every_route_and_its_examples_work(server: Server
     content = document["paths"]["/predict"]["post"]["requestBody"]["content"]
     found = server.client.post("/predict", json=content["application/json"]["example"])
     assert labels(found) == ["light"]
+
+
+@pytest.mark.parametrize("kind", ["image/png", "application/octet-stream"])
+def test_the_examples_that_are_bytes_work(server: Server, kind: str) -> None:
+    document = server.client.get("/openapi.json").json()["paths"]["/predict"]["post"]
+    content = document["requestBody"]["content"]
+    body = content["image/*" if kind.startswith("image/") else kind]["example"]
+    assert labels(server.client.post("/predict", content=body, headers={"Content-Type": kind})) == ["light"]
+    fields = dict(content["multipart/form-data"]["example"])
+    images = form(*(image.encode() for image in fields.pop("image")))
+    assert labels(server.client.post("/predict", files=images, data=fields)) == ["light", "light"]
+    for status, answer in document["responses"].items():
+        if status != "200":
+            assert answer["content"][PROBLEM]["example"]["status"] == int(status)
+
+
+def test_a_field_twice_is_refused_and_a_file_whose_name_is_encoded_is_a_file(server: Server) -> None:
+    part = "--x\r\nContent-Disposition: form-data; name={}\r\n\r\n{}\r\n"
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    twice = "".join(part.format("top", top) for top in (1, 2)) + "--x--\r\n"
+    found = server.client.post("/predict", content=twice, headers=kind)
+    assert (found.status_code, "the field top is there twice" in found.json()["detail"]) == (422, True)
+    named = part.format("image; filename*=UTF-8''x.png", PLAIN_PIXEL) + "--x--\r\n"
+    assert labels(server.client.post("/predict", content=named, headers=kind)) == ["light"]
+
+
+def test_an_image_for_which_the_model_gives_no_numbers_is_an_error_of_its_own(tiny: Path) -> None:
+    with served(tiny) as server:
+        batcher = server.service.models["tiny"].thread
+        batcher._probabilities = lambda views: np.where(views[:, :1, 0, 0] > 100, np.nan, np.ones((len(views), 3)) / 3)
+        found = server.client.post("/predict", files=form(LIGHT, DARK))
+        (light, dark) = found.json()["images"]
+        assert light == {"index": 0, "error": "the model gives no numbers for it; send another image"}
+        assert len(dark["classes"]) == 3
 
 
 def test_maps_show_where_a_class_is(server: Server) -> None:

@@ -53,6 +53,24 @@ def test_a_page_of_another_site_may_not_ask(server: Server) -> None:
     assert server.client.post("/predict", content=LIGHT, headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Origin": "http://photos.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Origin": "http://photos.example", "Host": "photos.example"}, 200),
+        ({"Origin": "https://photos.example", "Sec-Fetch-Site": "same-origin"}, 200),
+    ],
+)
+def test_an_origin_is_that_of_the_asked_host_or_known_to_the_browser(
+    server: Server, headers: dict[str, str], status: int
+) -> None:
+    assert server.client.post("/predict", content=LIGHT, headers=headers).status_code == status
+    assert server.client.get("/", headers=headers).status_code == 200
+
+
 def test_only_its_own_names_are_answered_to(tiny: Path) -> None:
     with served(tiny, hosts={"127.0.0.1", "localhost", "::1", "photos.example"}) as server:
         for host, status in (

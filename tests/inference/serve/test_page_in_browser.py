@@ -110,8 +110,7 @@ def test_another_class_has_another_map_by_the_keyboard(page: object) -> None:
     page.keyboard.press("Enter")
     assert card.locator("[aria-pressed=true]").all_inner_texts()[0].startswith(second.inner_text()[:3])
     assert card.locator(".classes button").first.get_attribute("aria-pressed") == "false"
-    page.wait_for_timeout(200)
-    assert card.evaluate(alpha) == 0
+    page.wait_for_function(f"({alpha})(document.querySelector('.card')) === 0")
 
 
 def test_the_slider_says_how_much_the_map_covers(page: object) -> None:

@@ -1,15 +1,18 @@
 """A new model takes the old one's place without a request being lost; a bad one does not."""
 
+import asyncio
 import shutil
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from exports import CLASSES, export
-from serving import LIGHT, QUICK, Server, served, slow_down
+from serving import LIGHT, QUICK, Server, served, slow_down, until
 
+from residuum.errors import UserError
+from residuum.inference.serve import service
 from residuum.inference.serve.stamps import stamp
 
 WATCHING = replace(QUICK, watch=0.1)
@@ -18,13 +21,6 @@ MORE = (*CLASSES, "blue")
 
 def classes(server: Server) -> int:
     return len(server.predict(LIGHT).json()["images"][0]["classes"])
-
-
-def until(condition: object) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def replace_folder(target: Path, new: Path) -> None:
@@ -92,3 +88,35 @@ def test_a_run_that_trains_on_changes_nothing_until_its_model_does(tmp_path: Pat
     export(run / "model", classes=MORE)
     assert stamp(run) != before
     assert stamp(tmp_path / "nothing") == ()
+
+
+def test_of_two_reloads_at_once_each_retires_the_model_before(tmp_path: Path) -> None:
+    model = export(tmp_path / "model-a")
+    with served(model) as server:
+        threads = computing()
+
+        async def twice() -> None:
+            await asyncio.gather(server.service.reload_all(), server.service.reload_all())
+
+        server.run(twice())
+        assert server.metric('residuum_reloads_total{model="model-a",outcome="done"}') == 2
+        until(lambda: computing() == threads)
+        assert classes(server) == 3
+
+
+def computing() -> int:
+    return sum(thread.name == "residuum-compute" for thread in threading.enumerate())
+
+
+def test_a_copy_that_ends_while_its_opening_fails_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, real = export(tmp_path / "model-a"), service.put_to_work
+    with served(model, settings=WATCHING) as server:
+
+        def half_copied(*arguments: object) -> object:
+            monkeypatch.setattr(service, "put_to_work", real)
+            export(model, classes=MORE)
+            raise UserError("half of it is there")
+
+        monkeypatch.setattr(service, "put_to_work", half_copied)
+        (model / "model.onnx").write_bytes(b"half")
+        until(lambda: classes(server) == 4)

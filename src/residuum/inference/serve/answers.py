@@ -2,11 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+from fastapi import Response
+from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 
 from residuum.data.decoding import BadImage
@@ -18,6 +21,9 @@ from residuum.inference.serve.service import Served, Service
 
 _DIGITS = 6  # of a probability
 _MAP_DIGITS = 4  # significant ones, of a map
+_MANY = 1000  # values in an answer, past which it is not the event loop that writes it
+
+Maps = NDArray[np.float32]  # (T, h, w)
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class _Classified:
 _Outcome = _Classified | str
 
 
-async def classify(service: Service, served: Served, asked: Asked) -> dict[str, Any]:
+async def classify(service: Service, served: Served, asked: Asked) -> Response:
     """The answer to a request. Raises Problem where no image could be read, or the deadline passed."""
     start = time.monotonic()
     seconds = min(asked.wishes.deadline or service.settings.deadline, service.settings.deadline)
@@ -44,9 +50,16 @@ async def classify(service: Service, served: Served, asked: Asked) -> dict[str, 
         problem = f"no answer within {seconds:g} s; send fewer images, or try again when the server is less busy"
         raise Problem(504, problem) from None
     _count(service, served, outcomes)
+    write = partial(_written, served, outcomes, maps, start)
+    values = sum(grids.size for grids in maps.values()) + len(outcomes) * asked.wishes.top
+    return await asyncio.to_thread(write) if values > _MANY else write()
+
+
+def _written(served: Served, outcomes: Sequence[_Outcome], maps: Mapping[int, Maps], start: float) -> Response:
     images = [_entry(served, index, outcome, maps.get(index)) for index, outcome in enumerate(outcomes)]
     _refuse_only_bad(images)
-    return {"model": served.named.name, "images": images, "timing": {"total_ms": _ms(time.monotonic() - start)}}
+    timing = {"total_ms": _ms(time.monotonic() - start)}
+    return JSONResponse({"model": served.named.name, "images": images, "timing": timing})
 
 
 async def _outcomes(service: Service, served: Served, asked: Asked, deadline: float) -> list[_Outcome]:
@@ -68,23 +81,27 @@ async def _outcome(service: Service, served: Served, content: bytes | str, top: 
         return bad.reason
     decoding = time.monotonic() - start
     computed = await served.thread.submit(view, deadline)
+    if not np.isfinite(computed.probabilities).all():
+        return "the model gives no numbers for it"
     best = np.argsort(-computed.probabilities, kind="stable")[:top]  # of equals the lower index first
     return _Classified(view, computed, decoding, best)
 
 
-async def _maps(served: Served, outcomes: Sequence[_Outcome]) -> dict[int, NDArray[np.float32]]:
-    """Of each image that was classified, by its index, the maps (T, h, w) of its best classes."""
-    make = served.opened.maps
-    found = {index: outcome for index, outcome in enumerate(outcomes) if isinstance(outcome, _Classified)}
-    if make is None or not found:
-        return {}
-    views = np.stack([outcome.view for outcome in found.values()])
-    classes = np.stack([outcome.best for outcome in found.values()])
-    maps = await served.thread.call(lambda: make(views, classes))
-    return dict(zip(found, maps, strict=True))
+async def _maps(served: Served, outcomes: Sequence[_Outcome]) -> dict[int, Maps]:
+    """Of each image that was classified, by its index, the maps (T, h, w) of its best classes.
+
+    One image after the other: in between the model computes for others, and past the deadline no more are made.
+    """
+    make, maps = served.opened.maps, {}
+    for index, outcome in enumerate(outcomes):
+        if make is not None and isinstance(outcome, _Classified):
+            (found,) = await served.thread.call(partial(make, np.stack([outcome.view]), np.stack([outcome.best])))
+            if np.isfinite(found).all():
+                maps[index] = found
+    return maps
 
 
-def _entry(served: Served, index: int, outcome: _Outcome, maps: NDArray[np.float32] | None) -> dict[str, Any]:
+def _entry(served: Served, index: int, outcome: _Outcome, maps: Maps | None) -> dict[str, Any]:
     if isinstance(outcome, str):
         return {"index": index, "error": f"{outcome}; send another image"}
     names, computed = served.opened.deployed.classes, outcome.computed

@@ -66,7 +66,7 @@ def _add_predict(app: FastAPI, service: Service) -> None:
         request: Request,
         top: Annotated[int, Query(ge=1, le=MOST_TOP, description="How many classes of each image.")] = 5,
         model: Annotated[str | None, Query(max_length=200, description="Which model; by default the first.")] = None,
-        maps: Annotated[bool, Query(description="With each class its activation map.")] = False,
+        maps: Annotated[bool, Query(description=documents.OF_MAPS)] = False,
         deadline: Annotated[
             float | None, Query(ge=LEAST_DEADLINE, description="Seconds to the answer; at most the server's.")
         ] = None,
@@ -82,7 +82,7 @@ def _add_predict(app: FastAPI, service: Service) -> None:
         if answer is None:
             service.metrics.cancelled()
             return Response(status_code=_GONE)
-        return JSONResponse(answer)
+        return answer
 
 
 def _served(service: Service, name: str | None) -> Served:
@@ -92,7 +92,7 @@ def _served(service: Service, name: str | None) -> Served:
         raise Problem(404, str(error)) from None
 
 
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any] | None:
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, Response]) -> Response | None:
     """What `work` gives; None where the client goes away before, and the work is dropped."""
     task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
     try:

@@ -20,7 +20,7 @@ _FIGURES = {
 _LONGEST = 200
 
 
-def model_card(path: Path, provenance: Mapping[str, Any], checks: Mapping[str, Any]) -> Card:
+def card_of(path: Path, provenance: Mapping[str, Any], checks: Mapping[str, Any]) -> Card:
     """The facts of a model at `path`: its provenance, its run's figures where the run is there, an export's checks."""
     scores = provenance.get("scores")
     figures = _figures(path) or {f"{split} score": value for split, value in _items(scores)}

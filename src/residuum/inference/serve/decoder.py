@@ -4,6 +4,7 @@ A job is a line of JSON, `{"bytes": N, "preprocessing": {...}}`, and N bytes; th
 and the view's bytes, or `{"error": "truncated"}`.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -27,9 +28,11 @@ def main(seconds: float, memory: int, limits: Limits) -> None:
     jobs, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing that a library prints is taken for an answer
     decode(_TINY, "first", 3)  # loads what decoding needs while memory is free
+    _volunteer()
     _limit_memory(memory)
     answers.write(READY)
     answers.flush()
+    _fall_silent()
     while line := jobs.readline():
         job = json.loads(line)
         content = jobs.read(job["bytes"])
@@ -61,6 +64,13 @@ def _answer(answers: BinaryIO, view: NDArray[np.uint8] | str) -> None:
     answers.flush()
 
 
+def _fall_silent() -> None:
+    """Nobody reads what libraries print from here on; before, it tells the server why decoding cannot start."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+
+
 def _limit_memory(more: int) -> None:
     """No more than `more` bytes of addresses beyond those in use, no core file, and no file written at all."""
     try:
@@ -73,6 +83,12 @@ def _limit_memory(more: int) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     except (ImportError, OSError, ValueError):  # a system without such limits; time and process still are
         return
+
+
+def _volunteer() -> None:
+    """Where memory runs out on Linux, this process is ended before the server."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 _TINY = b"P6 1 1 255\n\0\0\0"

@@ -5,7 +5,8 @@ import contextlib
 import json
 import os
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
+import time
+from asyncio.subprocess import PIPE, Process
 from collections.abc import Coroutine
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from residuum.data.decoding import BadImage
 from residuum.data.preprocessing import Preprocessing
-from residuum.errors import UserError
+from residuum.errors import UserError, printable
 from residuum.inference.serve.decoder import READY
 from residuum.inference.serve.settings import MIB, Settings
 
@@ -22,6 +23,12 @@ _NAME = "image"
 _LATE = 1.0  # seconds past its own alarm after which a process is thought to hang
 _START = 60.0  # seconds that a process may take to be ready
 _AGAIN = 1.0  # seconds before another attempt to start one
+_WAY_OUT = "free memory, start fewer with -j, or install residuum again"
+_SOON = 0.5  # of the time to decode in, before which a process that ends was ended by something else than its alarm
+
+
+class _EndedError(Exception):
+    """A process ended, and it may not have been its image's fault."""
 
 
 class Decoders:
@@ -41,7 +48,7 @@ class Decoders:
                 self._idle.put_nowait(process)
         except (OSError, EOFError, TimeoutError) as error:
             await self.close()
-            raise UserError(f"no process that decodes images could be started ({error}); free some memory") from None
+            raise UserError(f"no process that decodes images could be started ({_reason(error)}); {_WAY_OUT}") from None
 
     @property
     def pids(self) -> list[int]:
@@ -51,9 +58,21 @@ class Decoders:
     async def decode(self, content: bytes, preprocessing: Preprocessing) -> View:
         """What a model sees of an image. Raises BadImage for what gives no image, or not within the limits.
 
-        Cancelled while it waits for a process, it is never decoded.
+        Cancelled while it waits for a process, it is never decoded. Where its process is ended by another's hand, such
+        as the system's when memory is short, it is decoded once more by another.
         """
+        with contextlib.suppress(_EndedError):
+            return await self._decode(content, preprocessing)
+        try:
+            return await self._decode(content, preprocessing)
+        except _EndedError:
+            raise BadImage(_NAME, self._what_killed()) from None
+
+    async def _decode(self, content: bytes, preprocessing: Preprocessing) -> View:
         process = await self._idle.get()
+        while process.returncode is not None:
+            self._kept(self._replace(process))
+            process = await self._idle.get()
         return await asyncio.shield(self._kept(self._decode_by(process, content, preprocessing)))
 
     async def close(self) -> None:
@@ -71,12 +90,15 @@ class Decoders:
         return task
 
     async def _decode_by(self, process: Process, content: bytes, preprocessing: Preprocessing) -> View:
+        start = time.monotonic()
         try:
             async with asyncio.timeout(self._settings.decode_seconds + _LATE):
                 await _send(process, content, preprocessing)
                 answer = await _answer(process)
         except (TimeoutError, EOFError, OSError, ValueError):
             self._kept(self._replace(process))
+            if time.monotonic() - start < _SOON * self._settings.decode_seconds:
+                raise _EndedError from None
             raise BadImage(_NAME, self._what_killed()) from None
         except asyncio.CancelledError:
             await self._end(process)
@@ -105,13 +127,16 @@ class Decoders:
         limits = (settings.decode_seconds, settings.decode_memory, settings.pixels, settings.frames)
         command = (sys.executable, "-m", "residuum.inference.serve.decoder", *map(str, limits))
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=_environment()
+            *command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=_environment()
         )
         self._alive.add(process)
         try:
             async with asyncio.timeout(_START):
                 assert process.stdout is not None
                 await process.stdout.readexactly(len(READY))
+        except EOFError:
+            await self._end(process)
+            raise EOFError(await _last_words(process)) from None
         except BaseException:
             await self._end(process)
             raise
@@ -122,6 +147,17 @@ class Decoders:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
+
+
+async def _last_words(process: Process) -> str:
+    """The last line that a process has left on stderr."""
+    assert process.stderr is not None
+    lines = (await process.stderr.read()).decode("utf-8", "replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), f"it ended with {process.returncode}")
+
+
+def _reason(error: Exception) -> str:
+    return printable(str(error), 200) or f"not ready within {_START:g} s"  # a TimeoutError has no words
 
 
 def _looked_at(task: "asyncio.Task[View]") -> None:

@@ -1,14 +1,18 @@
 """What the OpenAPI document says beyond the routes themselves: bodies, answers and examples."""
 
+from http import HTTPStatus
 from typing import Any
 
 from pydantic import BaseModel, Field
 
-from residuum.inference.serve.intake import LEAST_DEADLINE, MOST_TOP
+from residuum.inference.serve.intake import LEAST_DEADLINE, MOST_MAPPED, MOST_TOP, TAKEN
 from residuum.inference.serve.problems import MEDIA_TYPE
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
 """A PNG of one white pixel in base64."""
+PLAIN_PIXEL = "P3 1 1 255 255 255 255\n"
+"""The same as a PPM, which is text."""
+OF_MAPS = f"With each class its activation map; `top` is then at most {MOST_MAPPED}."
 
 
 class RankedClass(BaseModel):
@@ -105,7 +109,7 @@ _EXAMPLE = {
 _FIELDS = {
     "top": {"type": "integer", "minimum": 1, "maximum": MOST_TOP},
     "model": {"type": "string"},
-    "maps": {"type": "boolean"},
+    "maps": {"type": "boolean", "description": OF_MAPS},
     "deadline": {"type": "number", "minimum": LEAST_DEADLINE},
 }
 _REASONS = {
@@ -121,14 +125,32 @@ _REASONS = {
     503: "The server is not ready yet.",
     504: "The deadline has passed.",
 }
+_DETAILS = {
+    400: "the request holds no image; see /openapi.json for how to send one",
+    401: "the API key is missing or wrong; send it as Authorization: Bearer KEY",
+    403: "a page of another site asks; only this server's own page may",
+    404: "unknown model 'digit'; did you mean digits? (allowed: digits)",
+    408: "the body did not arrive within 30 s; send smaller or fewer images",
+    413: "more than 32 images in one request; send them in several",
+    415: f"a body of type text/plain; taken are {TAKEN}",
+    422: "the image cannot be used: truncated; send another image",
+    429: "the server is busy; try again in 1 s",
+    503: "the server is not ready yet; try again in a second",
+    504: "no answer within 10 s; send fewer images, or try again when the server is less busy",
+}
 
 
 def problem_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The refusals of a route, for its OpenAPI entry."""
-    content = {MEDIA_TYPE: {"schema": _PROBLEM}}
-    return {status: {"description": _REASONS[status], "content": content} for status in statuses}
+    return {status: {"description": _REASONS[status], "content": _refusal(status)} for status in statuses}
 
 
+def _refusal(status: int) -> dict[str, Any]:
+    example = {"title": HTTPStatus(status).phrase, "status": status, "detail": _DETAILS[status]}
+    return {MEDIA_TYPE: {"schema": _PROBLEM, "example": example}}
+
+
+_RAW = {"schema": {"type": "string", "format": "binary"}, "example": PLAIN_PIXEL}
 PREDICT: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -143,6 +165,7 @@ PREDICT: dict[str, Any] = {
                     "required": ["image"],
                     "additionalProperties": False,
                 },
+                "example": {"image": [PLAIN_PIXEL, PLAIN_PIXEL], "top": 3},
             },
             "application/json": {
                 "schema": {
@@ -156,8 +179,8 @@ PREDICT: dict[str, Any] = {
                 },
                 "example": {"images": [PIXEL], "top": 3},
             },
-            "image/*": {"schema": {"type": "string", "format": "binary"}},
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "image/*": _RAW,
+            "application/octet-stream": _RAW,
         },
     }
 }

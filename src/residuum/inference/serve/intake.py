@@ -19,8 +19,12 @@ from residuum.inference.serve.settings import Settings
 
 RAW = ("image/", "application/octet-stream", "application/x-www-form-urlencoded")
 """Types of a body that is one image. The last is what curl says of any bytes; what they are is told by themselves."""
+TAKEN = "multipart/form-data, application/json, image/* and application/octet-stream"
 MOST_TOP = 1000
+MOST_MAPPED = 10
+"""Of the classes of each image, how many may have maps: of a network without CAM each takes computing of its own."""
 LEAST_DEADLINE = 1.0  # seconds
+_MOST_PARTS = 200  # of JSON beside the images: each takes many times its length, and no other thread runs meanwhile
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ async def read_request(request: Request, wishes: Wishes, settings: Settings, hel
         raise Problem(400, "the request holds no image; see /openapi.json for how to send one")
     if len(asked.images) > settings.images:
         raise Problem(413, f"more than {settings.images} images in one request; send them in several")
+    if asked.wishes.maps and asked.wishes.top > MOST_MAPPED:
+        raise Problem(422, f"top is {asked.wishes.top}; with maps it is a whole number from 1 to {MOST_MAPPED}")
     return asked
 
 
@@ -74,11 +80,11 @@ async def _read(request: Request, wishes: Wishes, settings: Settings, held: Held
         form.finish()
         return Asked([*form.files], with_fields(wishes, form.fields))
     if kind != "application/json" and not kind.startswith(RAW):
-        allowed = "multipart/form-data, application/json, image/* and application/octet-stream"
-        raise Problem(415, f"a body of type {printable(kind, 40)}; taken are {allowed}")
+        raise Problem(415, f"a body of type {printable(kind, 40)}; taken are {TAKEN}")
     body = b"".join([chunk async for chunk in chunks])
     if kind != "application/json":
         return Asked([body] if body else [], wishes)
+    _make_room_for_copies(body, settings, held)
     return await asyncio.to_thread(_from_json, body, wishes, settings.images)
 
 
@@ -93,7 +99,6 @@ async def _chunks(request: Request, most: int, held: Held) -> AsyncIterator[byte
         async for chunk in request.stream():
             received += len(chunk)
             if received > most:
-                too_long.headers = {"Connection": "close"}  # who knows how much more there is
                 raise too_long
             held.add(len(chunk))
             yield chunk
@@ -101,10 +106,21 @@ async def _chunks(request: Request, most: int, held: Held) -> AsyncIterator[byte
         raise Problem(400, "the client went away before its request was complete") from None
 
 
+def _make_room_for_copies(body: bytes, settings: Settings, held: Held) -> None:
+    """Of the text and of the strings in it, which hold four bytes a character once one of them takes that many."""
+    copies = 2 * len(body) * (1 if body.isascii() and b"\\u" not in body else 4)
+    if len(body) + copies > settings.held_bytes:
+        raise Problem(413, f"JSON of {counted(len(body), 'byte')} takes too much memory; send the images in a form")
+    held.add(copies)
+
+
 def _from_json(body: bytes, wishes: Wishes, most: int) -> Asked:
+    parts = sum(body.count(mark) for mark in (b"[", b"{", b","))  # none of which is in base64
+    if parts > most + _MOST_PARTS:
+        raise Problem(400, f"the body is JSON of {parts:,} parts; send only images and fields, see /openapi.json")
     try:
         found = json.loads(body)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise Problem(400, f"the body is no JSON ({printable(str(error), 60)}); see /openapi.json") from None
     images = found.get("images") if isinstance(found, dict) else None
     if not isinstance(images, list):

@@ -36,8 +36,7 @@ def maps_by_pytorch(classifier: "Classifier", device: "torch.device") -> MapMake
 
     def maps(views: Views, classes: NDArray[np.int64]) -> Maps:
         images = handling.normalise(torch.from_numpy(views).to(device).permute(0, 3, 1, 2))
-        found = [activation_maps(classifier.network, images, torch.from_numpy(column)).maps for column in classes.T]
-        return torch.stack(found, dim=1).numpy()
+        return activation_maps(classifier.network, images, torch.from_numpy(classes)).maps.numpy()
 
     try:
         maps(_blank(handling), np.zeros((1, 1), np.int64))

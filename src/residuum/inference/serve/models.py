@@ -9,10 +9,10 @@ import numpy as np
 
 from residuum.data.preprocessing import Preprocessing
 from residuum.errors import UserError, unknown_name
-from residuum.inference.deployed import Deployed, by_engine, by_pytorch
+from residuum.inference.deployed import Deployed, by_engine, by_pytorch, deploy
 from residuum.inference.engines import open_engine
 from residuum.inference.exported import export_folder, read_exported
-from residuum.inference.serve.card import Card, model_card
+from residuum.inference.serve.card import Card, card_of
 from residuum.inference.serve.maps import MapMaker, maps_by_features, maps_by_pytorch
 
 _PARTS_OF_RUNS = ("model", "best")
@@ -33,6 +33,10 @@ class How:
     engine: str = "auto"
     device: str = "auto"
     precision: str = "auto"
+
+    def is_for_another(self, export: Path | None) -> bool:
+        """Whether what is given is for a run where this is an export, or the other way round."""
+        return self.engine != "auto" if export is None else (self.device, self.precision) != ("auto", "auto")
 
 
 @dataclass(frozen=True)
@@ -65,9 +69,11 @@ def _named(argument: str) -> Named:
     return Named(parent.name or "model", Path(argument))
 
 
-def open_model(path: Path, how: How) -> Opened:
-    """The model at `path`, tried on an image. Raises UserError where there is none that works."""
+def put_to_work(path: Path, how: How) -> Opened:
+    """The model at `path`, tried on an image. Raises UserError where there is none that works, or not in this way."""
     folder = export_folder(path)
+    if how.is_for_another(folder):
+        deploy(path, engine=how.engine, device=how.device, precision=how.precision)  # which says why not
     opened = _open_run(path, how) if folder is None else _open_exported(folder, how)
     _try(opened.deployed, path)
     return opened
@@ -77,7 +83,7 @@ def _open_exported(folder: Path, how: How) -> Opened:
     exported = read_exported(folder)
     engine = open_engine(exported, how.engine)
     maps = None if engine.features is None else maps_by_features(exported, engine.features)
-    return Opened(by_engine(exported, engine), maps, model_card(folder, exported.provenance, exported.checks))
+    return Opened(by_engine(exported, engine), maps, card_of(folder, exported.provenance, exported.checks))
 
 
 def _open_run(path: Path, how: How) -> Opened:
@@ -86,7 +92,7 @@ def _open_run(path: Path, how: How) -> Opened:
 
     classifier, device = load(path), choose_device(how.device)
     deployed = by_pytorch(classifier, device, how.precision)
-    return Opened(deployed, maps_by_pytorch(classifier, device), model_card(path, classifier.provenance, {}))
+    return Opened(deployed, maps_by_pytorch(classifier, device), card_of(path, classifier.provenance, {}))
 
 
 def _try(deployed: Deployed, path: Path) -> None:

@@ -1,5 +1,6 @@
 """Forms of several files, read as they arrive, in bounded memory. What the client calls its files is not looked at."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from residuum.errors import printable
 from residuum.inference.serve.problems import Problem
 
+_ENCODED_NAME = re.compile(rb";\s*filename\*", re.IGNORECASE)  # which the parser leaves out
 _LONGEST_FIELD, _MOST_FIELDS = 1024, 16  # bytes of a value that is no file; how many of those
 
 
@@ -79,11 +81,15 @@ class Form:
     def _headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
         name = options.get(b"name", b"").decode("utf-8", "replace")
-        self._part = _Part(name, is_file=b"filename" in options)
+        self._part = _Part(name, is_file=b"filename" in options or bool(_ENCODED_NAME.search(self._disposition)))
         if self._part.is_file and len(self.files) == self._most:
             raise Problem(413, f"more than {self._most} images in one request; send them in several")
         if not self._part.is_file and len(self.fields) == _MOST_FIELDS:
             raise Problem(400, f"more than {_MOST_FIELDS} fields that are no files; send each file with a filename")
+        if not self._part.is_file and name in self.fields:
+            raise Problem(
+                422, f"the field {printable(name, 40)} is there twice; send it once, and files with a filename"
+            )
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         assert self._part is not None

@@ -12,6 +12,7 @@ import uvicorn
 
 from residuum.errors import UserError, in_words
 from residuum.inference.serve.app import create_app
+from residuum.inference.serve.connections import connections
 from residuum.inference.serve.service import Service
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -54,17 +55,8 @@ def bind(door: Door) -> socket.socket:
 
 
 def run(service: Service, door: Door, address: socket.socket) -> None:
-    """Serve until a signal says stop; then answer those inside, and return."""
-    app = create_app(service, door.key, door.hosts)
-    settings = service.settings
-    config = uvicorn.Config(
-        app,
-        log_level="info" if door.access_log else "error",
-        access_log=door.access_log,
-        server_header=False,
-        timeout_graceful_shutdown=round(settings.body_seconds + settings.deadline + _LAST),
-    )
-    Server(config, service).run(sockets=[address])
+    """Serve until a signal says stop; then answer those inside, and return. Raises UserError as `Service.start`."""
+    Server(service, door.key, door.hosts, door.access_log).run(sockets=[address])
 
 
 class Server(uvicorn.Server):
@@ -75,13 +67,24 @@ class Server(uvicorn.Server):
     models anew.
     """
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, service: Service, key: str | None, hosts: Collection[str] | None, access_log: bool) -> None:
+        settings = service.settings
+        config = uvicorn.Config(
+            create_app(service, key, hosts),
+            http=connections(settings),
+            ws="none",  # whose connections would have no limits
+            log_level="info" if access_log else "error",
+            access_log=access_log,
+            server_header=False,
+            timeout_graceful_shutdown=round(settings.body_seconds + settings.deadline + _LAST),
+        )
         super().__init__(config)
         self._service = service
         self._work: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's; then say where."""
+        """As uvicorn's; then say where. Before it the service, whose refusal would be a traceback of uvicorn's."""
+        await self._service.start()
         await super().startup(sockets)
         if threading.current_thread() is threading.main_thread():
             self._listen_for_signals()

@@ -13,7 +13,7 @@ from residuum.inference.serve.batching import Batcher
 from residuum.inference.serve.decoders import Decoders
 from residuum.inference.serve.gate import Gate
 from residuum.inference.serve.metrics import Metrics
-from residuum.inference.serve.models import How, Named, Opened, open_model
+from residuum.inference.serve.models import How, Named, Opened, put_to_work
 from residuum.inference.serve.settings import Settings
 from residuum.inference.serve.stamps import Stamp, stamp
 
@@ -61,22 +61,23 @@ class Service:
 
     def __init__(self, models: Sequence[Named], how: How, settings: Settings) -> None:
         self.settings, self._how = settings, how
-        self.models = {named.name: self._served(named) for named in models}
+        self.models = {named.name: self._served(named, stamp(named.path)) for named in models}
         self.gate, self.metrics, self.decoders = Gate(settings), Metrics(), Decoders(settings)
         self.ready = self.draining = False
         self._watch: asyncio.Task[None] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
-        self._opening = ThreadPoolExecutor(1, "residuum-open")
+        self._opening, self._reloading = ThreadPoolExecutor(1, "residuum-open"), asyncio.Lock()
 
-    def _served(self, named: Named) -> Served:
-        before = stamp(named.path)
-        return Served(named, open_model(named.path, self._how), before, time.time())
+    def _served(self, named: Named, before: Stamp) -> Served:
+        return Served(named, put_to_work(named.path, self._how), before, time.time())
 
     async def start(self) -> None:
-        """Raises UserError where no process that decodes can be started."""
+        """Once; again it is nothing. Raises UserError where no process that decodes can be started."""
+        if self.ready:
+            return
+        await self.decoders.start()
         for served in self.models.values():
             served.batcher = self._batcher(served.opened)
-        await self.decoders.start()
         self.metrics.watch(self.gate, self.decoders)
         self.ready = True
         if self.settings.watch:
@@ -99,19 +100,24 @@ class Service:
         before = {name: served.tried for name, served in self.models.items()}
         while True:
             await asyncio.sleep(self.settings.watch)
-            for name, served in self.models.items():
-                now = await asyncio.to_thread(stamp, served.named.path)
-                if now == before[name] != served.tried:
+            for name in self.models:
+                now = await asyncio.to_thread(stamp, self.models[name].named.path)
+                if now == before[name] != self.models[name].tried:
                     await self.reload(name)
                 before[name] = now
 
     async def reload(self, name: str) -> None:
         """Open a model anew, in the old one's place; where it is bad the old one stays, and stderr says so."""
-        served = self.models[name]
+        async with self._reloading:  # of two at once each retires the one before
+            await self._reload(name, self.models[name])
+
+    async def _reload(self, name: str, served: Served) -> None:
+        before = await asyncio.to_thread(stamp, served.named.path)  # what changes from here on is tried again
         try:
-            new = await asyncio.get_running_loop().run_in_executor(self._opening, self._served, served.named)
+            work = asyncio.get_running_loop().run_in_executor(self._opening, self._served, served.named, before)
+            new = await work
         except Exception as error:  # whatever a file may cause: the old model is good
-            served.refused, served.tried = True, await asyncio.to_thread(stamp, served.named.path)
+            served.refused, served.tried = True, before
             self.metrics.reloaded(name, "refused")
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             _say(f"{name}: the new model is refused, the old one stays: {reason}")
