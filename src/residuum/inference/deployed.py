@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from residuum.data.preprocessing import Preprocessing
-from residuum.errors import UserError, torch_needed
-from residuum.inference.engines import Engine, open_engine, refuse_choice
+from residuum.errors import torch_needed
+from residuum.inference.engines import Engine, open_engine, refuse_choice, refuse_engine
 from residuum.inference.exported import Exported, export_folder, read_exported
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ def deploy(path: str | Path, *, engine: str = "auto", device: str = "auto", prec
     if folder is not None:
         refuse_choice(str(path), device, precision)
         return by_engine(read_exported(folder), engine)
-    if engine != "auto":
-        raise UserError(f"--engine {engine} is for exports, and {path} is none; leave it out, or export the run")
+    refuse_engine(path, engine)
     with torch_needed(f"{path}, which is no export,"):
         from residuum.distributed import world_from_environment
     from residuum.hardware import choose_device

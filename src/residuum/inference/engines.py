@@ -84,6 +84,12 @@ def refuse_choice(export: str, device: str, precision: str) -> None:
         raise UserError(f"--precision {precision} is for runs: {export} is an export, in its own number; leave it out")
 
 
+def refuse_engine(run: object, engine: str) -> None:
+    """Raise UserError for an engine, which is for exports, of a run."""
+    if engine != "auto":
+        raise UserError(f"--engine {engine} is for exports, and {run} is none; leave it out, or export the run")
+
+
 def engines_at_hand(exported: Exported) -> list[Name]:
     """The installed engines that run the export, the fastest first. Raises UserError where there is none."""
     found = [name for name in _in_order(exported) if _is_there(name)]

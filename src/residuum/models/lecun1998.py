@@ -41,7 +41,7 @@ class PartialConvolution(nn.Module):
         self.maps = nn.ModuleList(nn.Conv2d(len(reads), 1, 5) for reads in C3_READS)
 
     def forward(self, x: Tensor) -> Tensor:
-        single = x.split(1, dim=1)
+        single = x.chunk(x.shape[1], dim=1)
         read = (torch.cat([single[number] for number in reads], dim=1) for reads in C3_READS)
         return torch.cat([convolution(maps) for convolution, maps in zip(self.maps, read, strict=True)], dim=1)
 

@@ -16,7 +16,7 @@ collect_ignore_glob = [] if all(map(find_spec, NEEDED)) else ["test_*.py"]
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from exports import export
+    from small_exports import export
 
     return export(tmp_path_factory.mktemp("exports") / "tiny")
 

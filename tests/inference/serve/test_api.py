@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exports import CLASSES, export
 from PIL import Image
 from serving import DARK, LIGHT, RED, Server, picture, served
+from small_exports import CLASSES, export
 
 from residuum.data.decoding import decode
 from residuum.inference.deployed import deploy

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from exports import CLASSES, export
 from serving import DARK, LIGHT, QUICK, RED, Server, picture, served, slow_down
+from small_exports import CLASSES, export
 
 from residuum.inference.serve import app
 from residuum.report.theme import DARK as DARK_COLOURS

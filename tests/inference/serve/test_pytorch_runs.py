@@ -11,7 +11,6 @@ from residuum.data.preprocessing import Preprocessing
 from residuum.errors import UserError
 from residuum.inference.activation_maps import activation_maps
 from residuum.inference.predict import predict
-from residuum.inference.serve import models
 from residuum.inference.serve.models import How, put_to_work
 from residuum.models.catalogue import create_model
 from residuum.weights import Classifier, load, save_model
@@ -47,20 +46,13 @@ def test_a_run_shows_where_it_looks(run: Path) -> None:
         assert shares == pytest.approx([entry["probability"] for entry in found["classes"]], abs=1e-3)
 
 
-def test_an_engine_for_a_run_is_refused_as_deploy_does(run: Path) -> None:
+def test_what_is_given_for_the_other_kind_of_model_is_refused(run: Path, tiny: Path) -> None:
     with pytest.raises(UserError, match="--engine nonsense is for exports"):
         put_to_work(run, How(engine="nonsense"))
-
-
-def test_what_is_given_for_a_run_is_left_to_deploy_where_it_is_an_export(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-    monkeypatch.setattr(models, "deploy", lambda path, **how: asked.append(how))
-    put_to_work(tiny, How())
-    put_to_work(tiny, How(device="cuda"))
-    put_to_work(tiny, How(precision="bf16"))
-    assert [(how["device"], how["precision"]) for how in asked] == [("cuda", "auto"), ("auto", "bf16")]
+    with pytest.raises(UserError, match="--device cuda is for runs"):
+        put_to_work(tiny, How(device="cuda"))
+    with pytest.raises(UserError, match="--precision bf16 is for runs"):
+        put_to_work(tiny, How(precision="bf16"))
 
 
 @pytest.mark.parametrize("name", ["resnet8", "densenet"])

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from exports import CLASSES, export
 from serving import LIGHT, QUICK, Server, served, slow_down, until
+from small_exports import CLASSES, export
 
 from residuum.errors import UserError
 from residuum.inference.serve import service

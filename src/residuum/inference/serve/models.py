@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from residuum.data.preprocessing import Preprocessing
-from residuum.errors import UserError, unknown_name
-from residuum.inference.deployed import Deployed, by_engine, by_pytorch, deploy
-from residuum.inference.engines import open_engine
+from residuum.errors import UserError, torch_needed, unknown_name
+from residuum.inference.deployed import Deployed, by_engine, by_pytorch
+from residuum.inference.engines import open_engine, refuse_choice, refuse_engine
 from residuum.inference.exported import export_folder, read_exported
 from residuum.inference.serve.card import Card, card_of
 from residuum.inference.serve.maps import MapMaker, maps_by_features, maps_by_pytorch
@@ -33,10 +33,6 @@ class How:
     engine: str = "auto"
     device: str = "auto"
     precision: str = "auto"
-
-    def is_for_another(self, export: Path | None) -> bool:
-        """Whether what is given is for a run where this is an export, or the other way round."""
-        return self.engine != "auto" if export is None else (self.device, self.precision) != ("auto", "auto")
 
 
 @dataclass(frozen=True)
@@ -72,14 +68,13 @@ def _named(argument: str) -> Named:
 def put_to_work(path: Path, how: How) -> Opened:
     """The model at `path`, tried on an image. Raises UserError where there is none that works, or not in this way."""
     folder = export_folder(path)
-    if how.is_for_another(folder):
-        deploy(path, engine=how.engine, device=how.device, precision=how.precision)  # which says why not
     opened = _open_run(path, how) if folder is None else _open_exported(folder, how)
     _try(opened.deployed, path)
     return opened
 
 
 def _open_exported(folder: Path, how: How) -> Opened:
+    refuse_choice(str(folder), how.device, how.precision)
     exported = read_exported(folder)
     engine = open_engine(exported, how.engine)
     maps = None if engine.features is None else maps_by_features(exported, engine.features)
@@ -87,7 +82,9 @@ def _open_exported(folder: Path, how: How) -> Opened:
 
 
 def _open_run(path: Path, how: How) -> Opened:
-    from residuum.hardware import choose_device
+    refuse_engine(path, how.engine)
+    with torch_needed(f"{path}, which is no export,"):
+        from residuum.hardware import choose_device
     from residuum.weights import load
 
     classifier, device = load(path), choose_device(how.device)
