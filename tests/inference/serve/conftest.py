@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from serving import Server
+    from local_server import Server
 
 NEEDED = ("fastapi", "uvicorn", "httpx2", "onnx", "onnxruntime", "python_multipart", "prometheus_client")
 collect_ignore_glob = [] if all(map(find_spec, NEEDED)) else ["test_*.py"]
@@ -23,7 +23,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(tiny: Path) -> "Iterator[Server]":
-    from serving import served
+    from local_server import served
 
     with served(tiny) as found:
         yield found

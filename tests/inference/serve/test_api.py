@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from local_server import DARK, LIGHT, RED, Server, picture, served
 from PIL import Image
-from serving import DARK, LIGHT, RED, Server, picture, served
 from small_exports import CLASSES, export
 
 from residuum.data.decoding import decode

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from serving import LIGHT, QUICK, Server, served, until
+from local_server import LIGHT, QUICK, Server, served, until
 
 SHORT = replace(QUICK, patience=1.0, body_bytes=4 * 2**20, connections=4)
 SECONDS = 60.0  # in which what must end has ended on any machine

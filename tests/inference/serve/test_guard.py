@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import LIGHT, Server, served
+from local_server import LIGHT, Server, served
 
 KEY = "correct-horse-battery-staple"
 

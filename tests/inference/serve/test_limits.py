@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from local_server import LIGHT, QUICK, RED, Server, picture, served, until
 from PIL import Image
-from serving import LIGHT, QUICK, RED, Server, picture, served, until
 
 from residuum.errors import UserError
 from residuum.inference.serve import answers, intake

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from serving import LIGHT, QUICK, Server, Slow, served, slow_down
+from local_server import LIGHT, QUICK, Server, Slow, served, slow_down
 
 from residuum.inference.serve import gate
 from residuum.inference.serve.batching import Batcher

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from serving import DARK, LIGHT, QUICK, RED, Server, picture, served, slow_down
+from local_server import DARK, LIGHT, QUICK, RED, Server, picture, served, slow_down
 from small_exports import CLASSES, export
 
 from residuum.inference.serve import app

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from serving import LIGHT, QUICK, served, until
+from local_server import LIGHT, QUICK, served, until
 
 import residuum
 from residuum.cli import main

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from serving import FP32, LIGHT, picture, served
+from local_server import FP32, LIGHT, picture, served
 
 from residuum.data.preprocessing import Preprocessing
 from residuum.errors import UserError

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from serving import LIGHT, QUICK, Server, served, slow_down, until
+from local_server import LIGHT, QUICK, Server, served, slow_down, until
 from small_exports import CLASSES, export
 
 from residuum.errors import UserError
