@@ -3,7 +3,7 @@
 # make deep-exports  the networks of more than 60 layers exported and compared, some ten minutes
 # make check        format, lint and types
 # make docs         the documentation, built strictly into site/
-# make torture      N runs killed at random, resumed, compared byte for byte (N=200)
+# make torture      N runs and N bulk predictions killed at random, resumed, compared byte for byte (N=200)
 # make fuzz         N mutated image files decoded (N=100000; SEEDS=FOLDER mutates the images there)
 #
 # Another interpreter: make quickstart PYTHON=/path/to/python3.12
@@ -59,6 +59,7 @@ docs: .venv/installed-docs
 torture: N = 200
 torture: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/torture/torture.py -n $(N) -j 2
+	OMP_NUM_THREADS=1 $(BIN)/python tests/torture/bulk.py -n $(N)
 
 fuzz: N = 100000
 fuzz: .venv/installed-dev
