@@ -134,7 +134,9 @@ class _Named(nn.Module):
 
 def open_program(file: Path) -> ExportedProgram:
     """What `save_program` has written. Raises UserError for a file with anything that could run code."""
-    return torch.export.load(_checked(file))
+    content = _checked(file)
+    with silenced():
+        return torch.export.load(content)
 
 
 def _checked(file: Path) -> io.BytesIO:
