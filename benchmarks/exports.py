@@ -30,7 +30,6 @@ NETWORKS: Mapping[str, tuple[str, ...]] = {
     "wide_resnet10_2": (),
     "resnet18": (),
     "preact_resnet18": (),
-    "resnet50_v1_5": (),
 }
 """Options of the training, by the network's name and what is special of it."""
 EXPORTS = (*TARGETS, *(f"{target} int8" for target in TARGETS if target != "torch"))
