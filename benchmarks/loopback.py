@@ -95,6 +95,8 @@ class Connection:
             return Answer(0)
 
     async def _ask(self, sent: bytes) -> Answer:
+        if self._streams is not None and self._streams[0].at_eof():  # the server ends what is idle for some seconds
+            self.close()
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
