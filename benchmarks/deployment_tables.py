@@ -120,7 +120,7 @@ def endurance(results: Results) -> list[str]:
 
 def _uploads(record: Figures) -> str:
     uploads = record["rounds"][0]["uploads"]
-    answers = ", ".join(f"{count:,} of {status}" for status, count in uploads["statuses"].items())
+    answers = ", ".join(f"{count:,} answered {status}" for status, count in uploads["statuses"].items())
     found = "found nothing" if not record["document_failed"] else "found faults"
     return (
         f"- {uploads['uploads']:,} mutated uploads: {answers}; {uploads['bad']:,} without a proper answer; the server "
