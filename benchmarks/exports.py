@@ -85,7 +85,7 @@ def export(run: Path, kind: str, data: str) -> Figures:
 def score(model: Path, data: str, *how: str) -> Figures:
     """The top-1 accuracy in %, on all test images, with its interval."""
     command = [*RESIDUUM, "evaluate", str(model), data, "--split", "test", "--json", "--device", "cpu", *how]
-    (found,) = json.loads(printed_text(command))["models"]
+    found = json.loads(printed_text(command))
     return {"top1": found["top1"], "images": found["images"], "protocol": found["protocol"]}
 
 
