@@ -11,13 +11,13 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from measuring import Figures, Record, add_common_options, printed_text
 
 from residuum.inference.engines import engines_at_hand
-from residuum.inference.exported import BESIDE, FILES, TARGETS, read_exported
+from residuum.inference.exported import BESIDE, TARGETS, Exported, read_exported
 
 NETWORKS: Mapping[str, tuple[str, ...]] = {
     "lenet5": (),
@@ -54,39 +54,46 @@ def main() -> None:
 
 def figures(name: str, options: argparse.Namespace) -> Figures:
     """PyTorch's score on all test images, and of each export its checks and scores."""
-    run = options.work / name.replace(", ", "-").replace(" ", "-")
+    run, data = options.work / name.replace(", ", "-").replace(" ", "-"), options.data
     if not (run / "model" / "config.json").is_file():
         shutil.rmtree(run, ignore_errors=True)
         model = ("-m", name.partition(",")[0], *NETWORKS[name])
-        printed_text([*RESIDUUM, "train", options.data, *model, "--epochs", str(options.epochs), "-o", str(run)])
-    return {
-        "PyTorch": score(run, options.data, "--precision", "fp32"),
-        "exports": {kind: export(run, kind, options.data) for kind in EXPORTS},
-    }
+        printed_text([*RESIDUUM, "train", data, *model, "--epochs", str(options.epochs), "-o", str(run)])
+    exports = {kind: export(run, kind, data) for kind in EXPORTS}
+    own, *others = scores([run, *(exported.file.parent for exported in exports.values())], data)
+    found = {kind: about(exported) for kind, exported in exports.items()}
+    for kind, score in zip(exports, others, strict=True):
+        found[kind]["scores"] = {engines_at_hand(exports[kind])[0]: score}
+    more = [(kind, engine) for kind in exports for engine in engines_at_hand(exports[kind])[1:]]
+    for kind, engine in more:
+        (found[kind]["scores"][engine],) = scores([exports[kind].file.parent], data, "--engine", engine)
+    return {"PyTorch": own, "exports": found}
 
 
-def export(run: Path, kind: str, data: str) -> Figures:
-    """One export: its size, the logits beside PyTorch's, and by each engine the score. No drop is refused here."""
+def export(run: Path, kind: str, data: str) -> Exported:
+    """One export. No drop is refused here."""
     target, _, number = kind.partition(" ")
     folder = run.with_name(f"{run.name}-{kind.replace(' ', '-')}")
     shutil.rmtree(folder, ignore_errors=True)
     how = ("--int8", "--max-drop", "100") if number else ()
-    command = [*RESIDUUM, "export", str(run), "--to", target, *how, "--data", data, "-o", str(folder)]
-    printed_text(command)
-    exported = read_exported(folder)
-    files = [FILES[exported.target], *BESIDE[exported.target]]
-    return {
-        "mib": sum((folder / file).stat().st_size for file in files) / 2**20,
-        "parity": exported.checks["parity"],
-        "scores": {engine: score(folder, data, "--engine", engine) for engine in engines_at_hand(exported)},
-    }
+    printed_text([*RESIDUUM, "export", str(run), "--to", target, *how, "--data", data, "-o", str(folder)])
+    return read_exported(folder)
 
 
-def score(model: Path, data: str, *how: str) -> Figures:
-    """The top-1 accuracy in %, on all test images, with its interval."""
-    command = [*RESIDUUM, "evaluate", str(model), data, "--split", "test", "--json", "--device", "cpu", *how]
-    found = json.loads(printed_text(command))
-    return {"top1": found["top1"], "images": found["images"], "protocol": found["protocol"]}
+def about(exported: Exported) -> Figures:
+    """The size of an export, and the logits beside PyTorch's."""
+    files = [exported.file, *(exported.file.with_name(file) for file in BESIDE[exported.target])]
+    return {"mib": sum(file.stat().st_size for file in files) / 2**20, "parity": exported.checks["parity"]}
+
+
+def scores(models: Sequence[Path], data: str, *how: str) -> list[Figures]:
+    """The top-1 accuracy in % of each, on all test images, with its interval; a run's in float32."""
+    command = [*RESIDUUM, "evaluate", *map(str, models), data, "--split", "test", "--json", *how]
+    told = json.loads(printed_text([*command, "--device", "cpu", "--precision", "fp32"]))
+    return [
+        {"top1": one["top1"], "images": one["images"], "protocol": one["protocol"]}
+        for one in told.get("models", [told])
+    ]
 
 
 def findings(networks: Mapping[str, Figures]) -> Figures:
