@@ -134,7 +134,7 @@ def _named(kind: str, engine: str) -> str:
 
 
 def _networks(record: Figures) -> Mapping[str, Figures]:
-    return {name: record[name] for name in record["settings"]["networks"]}
+    return {name: record[name] for name in record["settings"]["networks"] if name in record}  # as far as it is
 
 
 def _difference(found: Figures, kind: str, engine: str) -> float:
