@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "residuum"
 
-BASE = {"errors", "records", "randomness", "distributed", "hardware", "files", "processor"}
+BASE = {"errors", "records", "randomness", "distributed", "hardware", "files", "processor", "ray_cluster"}
 WEIGHTS = {"weights", "pretrained", "state_dicts", "model_config", "tensor_files", "hub"}
 ALLOWED = {
     "models": BASE,

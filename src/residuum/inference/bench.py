@@ -7,6 +7,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -128,21 +129,14 @@ def _opened(arm: Arm, speed: Speed, batch_size: int, look: Callable[[str], None]
     return run, images
 
 
-class _told_in:  # noqa: N801 - it reads as a verb, as contextlib.suppress does
+@contextmanager
+def _told_in(speed: Speed) -> Iterator[None]:
     """What goes wrong is said in the speed, and the other arms go on."""
-
-    def __init__(self, speed: Speed) -> None:
-        self.speed = speed
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        if not isinstance(error, Exception):  # nothing, or Ctrl-C
-            return False
+    try:
+        yield
+    except Exception as error:  # not Ctrl-C
         lines = str(error).strip().splitlines() or [""]
-        self.speed.error = lines[0] if isinstance(error, UserError) else f"{type(error).__name__}: {lines[0]}"
-        return True
+        speed.error = lines[0] if isinstance(error, UserError) else f"{type(error).__name__}: {lines[0]}"
 
 
 def timed(work: Callable[[], object], seconds: float) -> list[float]:

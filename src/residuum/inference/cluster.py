@@ -4,15 +4,12 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from residuum.errors import UserError, missing_extra
+from residuum.errors import UserError
 from residuum.inference.bulk import Job, Outcome, begun_shares, identity_of, predict_into
 from residuum.inference.paths import expand_paths
 from residuum.inference.shards import Shard
-
-_LOOK_SECONDS = 1.0
-_GOES_ON = "what is done is kept, the same command goes on from there"
+from residuum.ray_cluster import answers, ray_cluster
 
 
 def predict_on_ray(
@@ -24,46 +21,22 @@ def predict_on_ray(
     the rows must lie where every node sees them, under the same path. `look` is told all shares about once a second.
     Raises UserError without ray, and for the first share that cannot be had.
     """
-    ray = _imported()
     identity_of(job)  # refuses here what every node would, and so does the next
     expand_paths(job.paths, null=job.null)
-    started = not ray.is_initialized()
-    ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
-    try:
+    with ray_cluster("prediction on a cluster") as ray:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         task = ray.remote(**_share_of_a_node(nodes))(_on_a_node)
         count = shares or begun_shares(job.out) or _places(nodes)
         jobs = [replace(job, shard=Shard(index, count)) for index in range(1, count + 1)]
-        waiting = {task.remote(one, overwrite, os.getcwd()): one for one in jobs}
-        return _gathered(ray, waiting, lambda: look(jobs))
-    finally:
-        if started:
-            ray.shutdown()
-
-
-def _imported() -> Any:
-    try:
-        import ray
-    except ImportError:
-        raise missing_extra("ray", "cluster", "prediction on a cluster") from None
-    return ray
-
-
-def _gathered(ray: Any, waiting: dict[Any, Job], look: Callable[[], None]) -> list[Outcome]:
-    outcomes = []
-    while waiting:
-        ready, _ = ray.wait(list(waiting), timeout=_LOOK_SECONDS)
-        for one in ready:
-            job = waiting.pop(one)
-            try:
-                said = ray.get(one)
-            except ray.exceptions.RayError as error:
-                said = f"the cluster lost it ({str(error).splitlines()[0]}); {_GOES_ON}"
-            if isinstance(said, str):
-                raise UserError(f"share {job.shard}: {said}")
-            outcomes.append(said)
-        look()
+        tasks = {task.remote(one, overwrite, os.getcwd()): one for one in jobs}
+        outcomes = [_outcome(one, said) for one, said in answers(ray, tasks, lambda _: look(jobs))]
     return sorted(outcomes, key=lambda outcome: outcome.file)
+
+
+def _outcome(job: Job, said: Outcome | str) -> Outcome:
+    if isinstance(said, str):
+        raise UserError(f"share {job.shard}: {said}")
+    return said
 
 
 def _places(nodes: Sequence[dict[str, float]]) -> int:

@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from residuum.data.preprocessing import Preprocessing
 from residuum.errors import UserError, printable
 from residuum.hub import is_on_hub
-from residuum.model_config import CONFIG, EXPORT, SECTION, classes_of, model_folder, preprocessing_of, read_config
+from residuum.model_config import (
+    CONFIG,
+    EXPORT,
+    SECTION,
+    classes_of,
+    is_export,
+    model_folder,
+    preprocessing_of,
+    read_config,
+)
 from residuum.tensor_files import opened_safetensors
 
 Target = Literal["onnx", "openvino", "torch"]
@@ -66,10 +75,11 @@ def export_folder(path: Path) -> Path | None:
     """
     path = model_folder(path) if is_on_hub(path) else path
     folder = path.parent if path.name in FILES.values() else path
+    if is_export(folder):
+        return folder
     if not (folder / CONFIG).is_file():
         _refuse_lone(path)
-        return None
-    return folder if EXPORT in read_config(folder / CONFIG).get(SECTION, {}) else None
+    return None
 
 
 def _refuse_lone(path: Path) -> None:

@@ -22,8 +22,9 @@ from typing import Any
 
 import torch
 
-from residuum.errors import UserError, missing_extra
+from residuum.errors import UserError
 from residuum.processor import cores
+from residuum.ray_cluster import GOES_ON, answers, ray_cluster
 from residuum.studies.members import described, end_of, is_made, make
 from residuum.studies.worker import LOG
 from residuum.training.interruption import Interrupted, StopRequest, listen_for_stop
@@ -39,7 +40,6 @@ def quietly(now: Sequence[Path]) -> None:
 
 
 _SIDE_BY_SIDE_ON_A_GPU = 4  # networks of 32-pixel images leave most of a GPU idle; see the documentation's benchmark
-_GOES_ON = "what is done is kept, the same command goes on from there"
 _LOOK_SECONDS = 1.0
 _GOODBYE_SECONDS = 30.0
 
@@ -139,7 +139,7 @@ def _take_reply(replies: "queue.Queue[_Reply]", waiting: "deque[Path]") -> None:
 
 def _of_a_death(code: int, folder: Path) -> str:
     if code == -signal.SIGKILL:
-        return f"its process was killed, as a system does that runs out of memory; take fewer with -j; {_GOES_ON}"
+        return f"its process was killed, as a system does that runs out of memory; take fewer with -j; {GOES_ON}"
     return f"its process ended with code {code}; see {folder / LOG}"
 
 
@@ -247,31 +247,14 @@ def on_ray(folders: Sequence[Path], look: Look) -> None:
 
     The folders and the data must lie where every node sees them, under the same path. Raises UserError without ray.
     """
-    try:
-        import ray
-    except ImportError:
-        raise missing_extra("ray", "cluster", "a study on a cluster") from None
-    started = not ray.is_initialized()
-    ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
-    has_gpus = "GPU" in ray.cluster_resources()  # type: ignore[no-untyped-call]
-    share = 1 / _SIDE_BY_SIDE_ON_A_GPU if has_gpus else 0
-    task = ray.remote(num_cpus=1, num_gpus=share)(_make_on_a_node)
-    try:
-        waiting = {task.remote(folder.absolute()): folder for folder in folders}
-        while waiting:
-            ready, _ = ray.wait(list(waiting), timeout=_LOOK_SECONDS)
-            for one in ready:
-                folder = waiting.pop(one)
-                try:
-                    reason = ray.get(one)
-                except ray.exceptions.RayError as error:
-                    reason = f"the cluster lost it ({str(error).splitlines()[0]}); {_GOES_ON}"
-                if reason:
-                    raise MemberError(folder, reason)
-            look(list(waiting.values()))
-    finally:
-        if started:
-            ray.shutdown()
+    with ray_cluster("a study on a cluster") as ray:
+        has_gpus = "GPU" in ray.cluster_resources()
+        share = 1 / _SIDE_BY_SIDE_ON_A_GPU if has_gpus else 0
+        task = ray.remote(num_cpus=1, num_gpus=share)(_make_on_a_node)
+        tasks = {task.remote(folder.absolute()): folder for folder in folders}
+        for folder, reason in answers(ray, tasks, look):
+            if reason:
+                raise MemberError(folder, reason)
 
 
 def _make_on_a_node(folder: Path) -> str:
