@@ -3,14 +3,13 @@
 import json
 from pathlib import Path
 
-import exported_models
 import pytest
 import torch
 from verbs import refused, said
 
 from residuum.data.preprocessing import Preprocessing
 from residuum.models.catalogue import create_model
-from residuum.weights import Classifier, save_model
+from residuum.weights import Classifier
 
 QUICK = ("--rounds", "2", "--seconds", "0", "-b", "2", "--device", "cpu")
 
@@ -18,19 +17,6 @@ QUICK = ("--rounds", "2", "--seconds", "0", "-b", "2", "--device", "cpu")
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
     return Classifier(create_model("resnet8", num_classes=3), "resnet8", ("a", "b", "c"), Preprocessing(3, 16))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, classifier: Classifier) -> Path:
-    folder = tmp_path_factory.mktemp("saved") / "model"
-    save_model(folder, classifier)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory, classifier: Classifier) -> Path:
-    pytest.importorskip("onnxruntime")
-    return exported_models.export_onnx(classifier, tmp_path_factory.mktemp("exported") / "onnx")
 
 
 def test_a_run_and_its_export_stand_side_by_side(

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import exported_models
 import numpy as np
 import pytest
 import torch
@@ -20,7 +19,7 @@ from verbs import refused, said
 from residuum.cli.predict_progress import Meter
 from residuum.data.preprocessing import Preprocessing
 from residuum.models.catalogue import create_model
-from residuum.weights import Classifier, save_model
+from residuum.weights import Classifier
 
 CPU = ("--device", "cpu", "-j", "1")
 CLASSES = ("ant", "bee", "cat")
@@ -31,19 +30,6 @@ def classifier() -> Classifier:
     torch.manual_seed(0)
     network = create_model("resnet8", num_classes=3).eval()
     return Classifier(network, "resnet8", CLASSES, Preprocessing(3, 16, mean=(0.5,) * 3, std=(0.2,) * 3))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, classifier: Classifier) -> Path:
-    folder = tmp_path_factory.mktemp("saved") / "model"
-    save_model(folder, classifier)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory, classifier: Classifier) -> Path:
-    pytest.importorskip("onnxruntime")
-    return exported_models.export_onnx(classifier, tmp_path_factory.mktemp("exported") / "onnx")
 
 
 @pytest.fixture

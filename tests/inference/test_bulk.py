@@ -71,13 +71,21 @@ def leftovers(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_job_killed_again_and_again_writes_the_bytes_of_one_that_was_not(
-    model: Path, photos: Path, tmp_path: Path, suffix: str
-) -> None:
-    if suffix == ".parquet":
+@pytest.fixture(params=SUFFIXES)
+def suffix(request: pytest.FixtureRequest) -> str:
+    if request.param == ".parquet":
         pytest.importorskip("pyarrow")
-    undisturbed = whole(model, photos, tmp_path / "undisturbed" / f"out{suffix}")
+    return str(request.param)
+
+
+@pytest.fixture
+def undisturbed(model: Path, photos: Path, tmp_path: Path, suffix: str) -> Outcome:
+    return whole(model, photos, tmp_path / "undisturbed" / f"out{suffix}")
+
+
+def test_a_job_killed_again_and_again_writes_the_bytes_of_one_that_was_not(
+    model: Path, photos: Path, tmp_path: Path, suffix: str, undisturbed: Outcome
+) -> None:
     moments, out = random.Random(suffix), tmp_path / "killed" / f"out{suffix}"
     codes = []
     while not codes or codes[-1]:
@@ -91,13 +99,9 @@ def test_a_job_killed_again_and_again_writes_the_bytes_of_one_that_was_not(
     assert journal.read_progress(out).rows == FILES
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_job_killed_at_any_moment_of_its_end_is_completed(
-    model: Path, photos: Path, tmp_path: Path, suffix: str
+    model: Path, photos: Path, tmp_path: Path, suffix: str, undisturbed: Outcome
 ) -> None:
-    if suffix == ".parquet":
-        pytest.importorskip("pyarrow")
-    undisturbed = whole(model, photos, tmp_path / "undisturbed" / f"out{suffix}")
     moments = int(started(model, tmp_path / "counted" / f"out{suffix}", 0, photos).stdout) - 1_000_000
     for moment in range(moments - 12, moments, 3):
         out = tmp_path / str(moment) / f"out{suffix}"
