@@ -217,6 +217,31 @@ def test_the_card_says_what_the_run_holds(run: Path, tmp_path: Path) -> None:
     assert "No temperature was fitted" in card
 
 
+def differences(folder: Path) -> list[str]:
+    """What the card says differs from the recipe."""
+    _, _, table = card_of(folder).partition("| differs from the recipe | here | there |")
+    return re.findall(r"^\| ([a-z._]+) \|", table.partition("\n\n")[0], re.MULTILINE)
+
+
+def test_the_card_says_what_was_changed_of_the_recipe_and_nothing_else(copy: Path, tmp_path: Path) -> None:
+    write_hub_folder(copy, tmp_path / "hub")
+    assert differences(tmp_path / "hub") == ["epochs"]
+    manifest = read_json(copy / "run.json")
+    assert manifest["run"]["data"]["size"] == 16
+    manifest["run"]["data"]["size"] = 32  # as for images of 32 pixels, which the digits are not
+    write_json(copy / "run.json", manifest)
+    write_hub_folder(copy, tmp_path / "other")
+    assert differences(tmp_path / "other") == ["data.size", "epochs"]
+
+
+def test_a_run_that_does_not_say_what_its_images_were_is_not_compared(copy: Path, tmp_path: Path) -> None:
+    manifest = read_json(copy / "run.json")
+    del manifest["data"]["facts"]  # as it was written once
+    write_json(copy / "run.json", manifest)
+    write_hub_folder(copy, tmp_path / "hub")
+    assert "from the recipe" not in card_of(tmp_path / "hub")
+
+
 def test_a_temperature_is_told_with_what_it_was_fitted_on(copy: Path, tmp_path: Path) -> None:
     store_temperature(copy, 1.5, {"split": "test", "fingerprint": "f"})
     write_hub_folder(copy, tmp_path / "hub")

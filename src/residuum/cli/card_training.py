@@ -29,7 +29,6 @@ _SHOWN = (
     "early_stopping",
     "seed",
 )
-_SIDES = (64, 128, 512)  # pixels: small images, middling ones, photographs
 _OF_THE_MACHINE = ("device", "precision", "data.workers", "data.loader", "capture", "checkpoint_every")
 
 
@@ -93,15 +92,13 @@ def _settings(run: Mapping[str, Any]) -> str:
 
 
 def _changes(record: RunRecord) -> Iterator[str]:
-    """What differs from the recipe as it stands today, for this network; nothing where there is no such recipe.
-
-    How large the images were is not recorded: they are taken to be of the size that leaves the fewest differences.
-    """
-    try:
-        usual = [_usual(record, side) for side in (record.manifest["run"]["data"]["size"], *_SIDES)]
-    except UserError:
+    """What differs from the recipe as it stands today, for this network and data; nothing where one is not known."""
+    if "facts" not in record.manifest["data"]:  # of an earlier version
         return
-    rows = min((_differences(record, one) for one in usual), key=len)
+    try:
+        rows = _differences(record, _usual(record))
+    except UserError:  # no such recipe any more
+        return
     if rows:
         yield table_markdown(Table("", ("differs from the recipe", "here", "there"), tuple(rows)))
     else:
@@ -125,13 +122,10 @@ def _public(name: str, value: object) -> object:
     return public_name(str(value)) if name == "model.weights" and value is not None else value
 
 
-def _usual(record: RunRecord, side: int) -> dict[str, object]:
-    """What the recipe sets for this network and for as many images of `side` pixels. Raises UserError without one."""
+def _usual(record: RunRecord) -> dict[str, object]:
+    """What the recipe sets for this network and these data. Raises UserError without one."""
     from residuum.data.facts import DataFacts
     from residuum.training.recipes import make_run
 
-    run, used = record.manifest["run"], record.manifest["data"]
-    several = run["loss"]["name"] == "binary-cross-entropy"
-    images, classes = used["images"].get("train", 1), len(used["classes"])
-    facts = DataFacts(images, classes, run["data"]["channels"], side, side, several)
-    return flattened(make_run(run["recipe"], facts, record.model).to_dict())
+    facts = DataFacts(**record.manifest["data"]["facts"])
+    return flattened(make_run(record.manifest["run"]["recipe"], facts, record.model).to_dict())

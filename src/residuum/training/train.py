@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from residuum.data.facts import data_facts
+from residuum.data.facts import DataFacts, data_facts
 from residuum.data.sources import DataSet, open_data
 from residuum.distributed import (
     is_restarted,
@@ -96,12 +96,14 @@ def train(
     dataset = open_data(data) if isinstance(data, str) else data
     if may_be_restarted() and out is None:
         raise UserError("torchrun --max-restarts needs a folder to come back to; name it with --out")
+    dataset.monitored()  # refuses data without a split to watch before anything is read
+    facts = data_facts(dataset.train, dataset.classes, dataset.multi_label)
     resumes = resume is True or _resumes_by_itself(out, resume)
     changes: list[str] = []
     if resumes:
         run, changes = recorded_run(_named(out), recipe, model, overrides, allow_changes)
     else:
-        run = _new_run(dataset, recipe or "quick", model, overrides)
+        run = _new_run(facts, recipe or "quick", model, overrides)
     device = choose_device(run.device, world_from_environment().local_rank)
     dtype = choose_precision(run.precision, device)
     keep_freed_memory()
@@ -113,7 +115,7 @@ def train(
         folder = RunFolder(path)
         stack.callback(folder.close)
         context = Context(run, dataset, dataset.fingerprint(), folder, device, dtype, world, reporter)
-        _record_start(context, resumes, changes)
+        _record_start(context, facts, resumes, changes)
         try:
             return _carry_out(context, network, resumes)
         except (Exception, KeyboardInterrupt) as error:
@@ -158,15 +160,13 @@ def _take_folder(out: str | Path | None, resumes: bool, name: str, stack: ExitSt
     return folder.path
 
 
-def _new_run(dataset: DataSet, recipe: str | Run, model: str | None, overrides: Sequence[str]) -> Run:
-    dataset.monitored()  # refuses data without a split to watch before anything is read
+def _new_run(facts: DataFacts, recipe: str | Run, model: str | None, overrides: Sequence[str]) -> Run:
     if isinstance(recipe, Run):
         return apply_overrides(recipe, naming(model, overrides))
-    facts = data_facts(dataset.train, dataset.classes, dataset.multi_label)
     return make_run(recipe, facts, model, overrides)
 
 
-def _record_start(context: Context, resumes: bool, changes: Sequence[str]) -> None:
+def _record_start(context: Context, facts: DataFacts, resumes: bool, changes: Sequence[str]) -> None:
     """Write into `run.json` what is about to run, and whether it is claimed to be exact.
 
     Raises UserError when a resumed run was begun on other data.
@@ -177,9 +177,10 @@ def _record_start(context: Context, resumes: bool, changes: Sequence[str]) -> No
         "fingerprint": context.fingerprint,
         "classes": list(dataset.classes),
         "images": {name: len(split) for name, split in dataset.splits.items()},
+        "facts": asdict(facts),
         "notes": list(dataset.notes),
     }
-    facts = {
+    conditions = {
         "versions": versions(),
         "hardware": {
             **describe_hardware(context.device),
@@ -191,7 +192,7 @@ def _record_start(context: Context, resumes: bool, changes: Sequence[str]) -> No
     if resumes:
         recorded = context.folder.read_manifest()
         _check_same_data(context, recorded)
-        doubts = _grown_doubts(context, recorded, [*changes, *changed_conditions(recorded, facts)])
+        doubts = _grown_doubts(context, recorded, [*changes, *changed_conditions(recorded, conditions)])
     elif context.world.is_main:
         context.folder.clear()
     start = {
@@ -200,7 +201,7 @@ def _record_start(context: Context, resumes: bool, changes: Sequence[str]) -> No
         "run": context.run.to_dict(),
         "data": data,
         "launch": launch(),
-        **facts,
+        **conditions,
     }
     context.world.barrier()  # all have read what is now written anew
     context.update_manifest({**start, "exact": claim(doubts)})
