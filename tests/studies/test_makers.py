@@ -62,11 +62,23 @@ def test_side_by_side_makes_the_same_members(
     assert "epoch 1/1" in log
 
 
+# A process of its own: Ray ends one, without a word, that asks for a cluster which has stopped.
+ON_A_CLUSTER = """
+import sys
+from pathlib import Path
+from trial import TRIAL
+from residuum.studies.engine import make_members, prepare
+from residuum.studies.makers import on_ray
+make_members(prepare(TRIAL, scale="smoke", out=Path(sys.argv[1])), on_ray)
+"""
+
+
 @pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")
 def test_a_cluster_makes_the_same_members(trial: StudyResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    subprocess.run([sys.executable, "-c", ON_A_CLUSTER, str(tmp_path)], check=True)
     prepared = prepared_in(tmp_path)
-    make_members(prepared, on_ray)
+    assert not prepared.missing
     assert_same(conclude(prepared), trial)
 
 
