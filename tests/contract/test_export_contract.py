@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from residuum.inference.exported_program import open_program, save_program
+from residuum.inference.openvino_core import openvino_core
 from residuum.inference.parity import allowed_difference, parity_of
 from residuum.models.catalogue import CATALOGUE, create_model, find
 from residuum.models.shortcuts import SHORTCUTS
@@ -65,9 +66,8 @@ def check(name: str, folder: Path, side: int, channels: int = 3, **options: obje
     refuse_foldable(model)
     content = model.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    compiled = openvino.Core().compile_model(
-        openvino.Core().read_model(content), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-    )
+    core = openvino_core(openvino)
+    compiled = core.compile_model(core.read_model(content), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     save_program(network, (channels, side, side), folder / "model.pt2")
     program = open_program(folder / "model.pt2").module()
     images = np.random.default_rng(1).standard_normal((3, channels, side, side)).astype(np.float32)

@@ -8,6 +8,7 @@ from typing import Any
 from residuum.errors import UserError, listed, missing_extra, printable
 from residuum.inference.engines import import_quietly
 from residuum.inference.exported import BESIDE, LOGITS, Exported, Target
+from residuum.inference.openvino_core import openvino_core
 from residuum.records import Cell, Table
 
 _MIB = 2**20
@@ -68,7 +69,8 @@ def _onnx_shape(value: Any) -> str:
 
 
 def _of_openvino(exported: Exported) -> Graph:
-    model = import_quietly("openvino", f"reading {exported.file.name}").Core().read_model(exported.file)
+    openvino = import_quietly("openvino", f"reading {exported.file.name}")
+    model = openvino_core(openvino).read_model(exported.file)
     kinds = Counter(node.get_type_name() for node in model.get_ops())
     sets = sorted({node.get_type_info().version_id for node in model.get_ops()}, key=lambda one: int(one[5:] or 0))
     return Graph(

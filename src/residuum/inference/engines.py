@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from residuum.errors import UserError, counted, missing_extra, printable, tells_of_no_memory, torch_needed, unknown_name
 from residuum.inference.exported import FEATURES, IMAGES, LOGITS, Exported, Target
+from residuum.inference.openvino_core import openvino_core
 from residuum.processor import int8_instructions, own_cores
 
 Name = Literal["openvino", "onnxruntime", "torch"]
@@ -163,7 +164,7 @@ def _by_onnxruntime(exported: Exported) -> Engine:
 
 def _by_openvino(exported: Exported) -> Engine:
     openvino = import_quietly("openvino", "the engine openvino")
-    core = openvino.Core()
+    core = openvino_core(openvino)
     model = core.read_model(exported.file)
     shapes = (model.input(IMAGES).get_partial_shape(), model.output(LOGITS).get_partial_shape())
     _check_shapes(exported, *(tuple(side.get_length() for side in list(shape)[1:]) for shape in shapes))

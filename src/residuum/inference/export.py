@@ -21,6 +21,7 @@ from residuum.inference.engines import RUN_BY, import_quietly
 from residuum.inference.exported import FILES, HEAD, Exported, Target, read_exported
 from residuum.inference.exported_program import save_program
 from residuum.inference.onnx_graph import describe_in, onnx_graph
+from residuum.inference.openvino_core import openvino_core
 from residuum.inference.parity import check, evenly, real_images
 from residuum.inference.quantise import check_layers, quantised
 from residuum.model_config import (
@@ -182,7 +183,7 @@ def _write_onnx(file: Path, graph: Any, told: Mapping[str, Any], ranges: _Ranges
 
 def _write_openvino(file: Path, graph: Any, told: Mapping[str, Any], ranges: _Ranges) -> None:
     openvino = import_quietly("openvino", "an export to openvino")
-    model = openvino.Core().read_model(graph.SerializeToString())
+    model = openvino_core(openvino).read_model(graph.SerializeToString())
     if ranges.images:
         model = quantised(model, ranges.images, ranges.kept)
     for key, value in told.items():

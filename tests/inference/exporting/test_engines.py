@@ -158,3 +158,41 @@ def test_processes_of_one_machine_share_its_cores(monkeypatch: pytest.MonkeyPatc
     for processes, own in (("1", 8), ("3", 2), ("16", 1)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
         assert own_cores() == own
+
+
+# What takes an engine away, between two that were opened one after the other and a signal.
+GOING = {
+    "in the order of coming": "engines.pop(0); engines.pop(0)",
+    "in another thread": "thread = Thread(target=engines.clear); thread.start(); thread.join()",
+    "with what finds ranges": """
+import openvino
+model = openvino.Core().read_model(exported.file)
+quantised(model, [numpy.ones((1, *exported.input_shape), numpy.float32)] * 2, ())
+engines.clear()
+""",
+}
+SIGNALLED = """
+import signal, sys
+from pathlib import Path
+from threading import Thread
+import numpy
+from residuum.inference.engines import open_engine
+from residuum.inference.exported import read_exported
+from residuum.inference.quantise import quantised
+signal.signal(signal.SIGINT, lambda *_: print("heard"))
+exported = read_exported(Path(sys.argv[1]))
+engines = [open_engine(exported, "openvino") for _ in range(2)]
+{going}
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize("how", GOING)
+def test_a_signal_is_heard_after_engines_have_gone(how: str, exports: dict[str, Exported]) -> None:
+    if how == "with what finds ranges":
+        pytest.importorskip("nncf")
+    script = SIGNALLED.format(going=GOING[how])
+    told = subprocess.run(
+        [sys.executable, "-c", script, str(exports["openvino"].file.parent)], capture_output=True, text=True
+    )
+    assert (told.returncode, told.stdout[-6:]) == (0, "heard\n"), told.stderr
