@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and JSON that may come from a stranger."""
 
+import gc
 import json
 import os
 import secrets
@@ -152,13 +153,24 @@ def read_json(path: Path) -> Any:
     if len(content) > _LONGEST_JSON:
         raise UserError(f"{path} is longer than {_LONGEST_JSON:,} bytes; copy or save it again")
     try:
-        value = json.loads(content.decode("utf-8"))
+        value = _parsed(content.decode("utf-8"))
         _refuse_depth(value)
     except RecursionError:
         raise UserError(f"{path} is nested deeper than {_DEEPEST_JSON} levels; copy or save it again") from None
     except ValueError as error:
         raise UserError(f"{path} is no JSON ({printable(str(error))}); copy or save it again") from None
     return value
+
+
+def _parsed(text: str) -> Any:
+    """JSON, which has no cycles, without Python's collector: it would look for some over and over, for a second."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        return json.loads(text)
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _refuse_depth(value: Any) -> None:
