@@ -1,6 +1,12 @@
 """What the whole suite shares."""
 
 import gc
+import signal
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C, which tests send, also where the suite runs in a shell's background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish() -> None:
